@@ -1,0 +1,167 @@
+//! Times the kernels for every instruction set that the machine has: `cargo bench -p inkling-engine --bench kernels`.
+//!
+//! A row is a path: `kernel/linear_q8/2304x768/1/Avx512Vnni` is the product of a 2304 x 768 matrix with one activation
+//! row. Products with one row are read off in bytes a second, to be compared with `memory/read`, the same number of
+//! bytes merely read; those with 64 rows in multiplications a second. Scalar rows are the peers: ratios in one run hold
+//! where absolute times drift. Bits are checked before anything is timed.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use inkling_engine::kernels::{
+    self, Activation, AttentionShape, FINGERPRINT, Isa, Mask, MatrixQ8, MatrixQ8Builder, SingleThread,
+};
+use std::hint::black_box;
+
+/// GPT-2's matrices (outputs, inputs); the last one is its head, rounded up.
+const MATRICES: [(usize, usize); 5] = [(2304, 768), (768, 768), (3072, 768), (768, 3072), (50_272, 768)];
+
+/// `n` numbers in -0.5..0.5, the same for a seed.
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 16_777_216.0 - 0.5
+        })
+        .collect()
+}
+
+/// Forces each instruction set in turn; scalar kernels are left out where they would take minutes.
+fn each(scalar: bool, mut f: impl FnMut(Isa)) {
+    for isa in Isa::available() {
+        if isa == Isa::Scalar && !scalar {
+            continue;
+        }
+        Isa::force(Some(isa));
+        assert_eq!(kernels::fingerprint(), FINGERPRINT, "{isa:?} computes other bits");
+        f(isa);
+    }
+    Isa::force(None);
+}
+
+fn memory(c: &mut Criterion) {
+    let mut group = c.benchmark_group("memory");
+    for (rows, cols) in MATRICES {
+        let words = vec![1_u64; MatrixQ8Builder::new(rows, cols).finish().size_bytes() / 8];
+        group.throughput(Throughput::Bytes(words.len() as u64 * 8));
+        group.bench_function(BenchmarkId::new("read", format!("{rows}x{cols}")), |b| {
+            // Eight sums, so that the additions do not wait for each other.
+            b.iter(|| {
+                let mut sums = [0_u64; 8];
+                for words in words.as_chunks::<8>().0 {
+                    for (sum, word) in sums.iter_mut().zip(words) {
+                        *sum ^= word;
+                    }
+                }
+                black_box(sums)
+            });
+        });
+    }
+}
+
+fn linear_q8(c: &mut Criterion) {
+    let mut group = c.benchmark_group("kernel/linear_q8");
+    group.sample_size(20);
+    for (rows, cols) in MATRICES {
+        let weights = numbers(1, rows * cols);
+        let matrix = MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite");
+        for m in [1, 64] {
+            let (x, mut out) = (numbers(2, m * cols), vec![0.0; m * rows]);
+            group.throughput(match m {
+                1 => Throughput::Bytes(matrix.size_bytes() as u64),
+                _ => Throughput::Elements((m * rows * cols) as u64),
+            });
+            each(m == 1 && rows <= 3072, |isa| {
+                let id = BenchmarkId::new(format!("{rows}x{cols}/{m}"), format!("{isa:?}"));
+                group.bench_function(id, |b| {
+                    b.iter(|| matrix.matmul(black_box(&x), None, &mut out, &SingleThread))
+                });
+            });
+        }
+    }
+}
+
+fn pack(c: &mut Criterion) {
+    let (rows, cols) = (3072, 768);
+    let weights = numbers(1, rows * cols);
+    let mut group = c.benchmark_group("kernel/pack");
+    group.sample_size(20).throughput(Throughput::Bytes(size_of_val(weights.as_slice()) as u64));
+    each(true, |isa| {
+        let mut builder = MatrixQ8Builder::new(rows, cols);
+        group.bench_function(BenchmarkId::new("rows", format!("{isa:?}")), |b| {
+            b.iter(|| {
+                for (row, weights) in weights.chunks(cols).enumerate() {
+                    builder.set_row_f32(row, weights).expect("seeded numbers are finite");
+                }
+            });
+        });
+        group.bench_function(BenchmarkId::new("columns", format!("{isa:?}")), |b| {
+            b.iter(|| {
+                for (block, weights) in weights.chunks(32 * rows).enumerate() {
+                    builder.set_columns_f32(block, weights).expect("seeded numbers are finite");
+                }
+            });
+        });
+    });
+}
+
+fn rows(c: &mut Criterion) {
+    let (x, weight) = (numbers(1, 3072), numbers(2, 768));
+    let mut group = c.benchmark_group("kernel");
+    each(true, |isa| {
+        let isa = format!("{isa:?}");
+        let mut out = vec![0.0; 3072];
+        group.throughput(Throughput::Elements(768));
+        group.bench_function(BenchmarkId::new("layer_norm/768", &isa), |b| {
+            b.iter(|| kernels::layer_norm(black_box(&x[..768]), &weight, &weight, 1e-5, &mut out[..768]));
+        });
+        group.throughput(Throughput::Elements(3072));
+        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Tanh] {
+            group.bench_function(BenchmarkId::new(format!("{activation:?}/3072"), &isa), |b| {
+                b.iter(|| {
+                    out.copy_from_slice(&x);
+                    activation.apply(black_box(&mut out));
+                });
+            });
+        }
+        group.bench_function(BenchmarkId::new("softmax/3072", &isa), |b| {
+            b.iter(|| {
+                out.copy_from_slice(&x);
+                kernels::softmax(black_box(&mut out));
+            });
+        });
+    });
+}
+
+fn attention(c: &mut Criterion) {
+    let (heads, head_dim, positions) = (12, 64, 1024);
+    let width = heads * head_dim;
+    let (q, keys, values) =
+        (numbers(1, 64 * width), numbers(2, positions * width), numbers(3, positions * width));
+    let mut group = c.benchmark_group("kernel/attention");
+    group.sample_size(20);
+    // One query over a short and a long cache, and a prompt's 64.
+    for (queries, past) in [(1, 127), (1, 1023), (64, 0), (64, 960)] {
+        let mask = Mask::Causal { past };
+        let shape = AttentionShape {
+            heads,
+            head_dim,
+            queries,
+            q_stride: width,
+            kv_stride: width,
+            scale: 0.125,
+            mask,
+        };
+        let seen: usize = (0..queries).map(|query| past + query + 1).sum();
+        group.throughput(Throughput::Elements((seen * width) as u64));
+        let mut out = vec![0.0; queries * width];
+        each(true, |isa| {
+            let id = BenchmarkId::new(format!("{queries}+{past}"), format!("{isa:?}"));
+            group.bench_function(id, |b| {
+                b.iter(|| kernels::attention(black_box(&q), &keys, &values, &shape, &mut out, &SingleThread));
+            });
+        });
+    }
+}
+
+criterion_group!(benches, memory, linear_q8, pack, rows, attention);
+criterion_main!(benches);

@@ -1,0 +1,338 @@
+//! AVX2, with and without AVX-VNNI: 256-bit registers.
+//!
+//! As in [`avx512`](super::avx512), but:
+//!
+//! 1. A group of a panel fills two registers.
+//! 2. Four rows of activations share the loads of weights: 8 of the 16 registers count. The f32 sums then live in the
+//!    nearest cache, which costs a load and a store per 8 dot products.
+//! 3. Without VNNI, `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs with 16-bit saturation. Weights plus
+//!    128 would saturate; so the unsigned operand is `|x|` and the sign of `x` moves to the weights (`vpsignb`), which
+//!    lie within -127..=127: a pair is at most `2 * 127 * 127 = 32258`, exact.
+
+use super::avx512::AHEAD;
+use super::lanes::{Lanes, twins};
+use super::math::ROUND;
+use super::matrix::{BLOCK, MatrixQ8, PANEL, Tile};
+use super::pack;
+use super::pool::Shared;
+use super::quantised::{Block, Quantised};
+use super::scalar::{LANES, SMALLEST};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[target_feature(enable = "avx2,f16c")]
+pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+    // SAFETY: the caller's promise; this function enables AVX2 and F16C.
+    unsafe { matmul_with::<false>(matrix, x, panels, out) }
+}
+
+/// [`matmul`] with AVX-VNNI.
+///
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+pub(crate) unsafe fn matmul_dot(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY: the caller's promise; this function enables AVX2, F16C and AVX-VNNI.
+    unsafe { matmul_with::<true>(matrix, x, panels, out) }
+}
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`; the caller enables AVX2, F16C and, if `VNNI`, AVX-VNNI.
+#[inline(always)]
+unsafe fn matmul_with<const VNNI: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    out: &Shared<'_, f32>,
+) {
+    for panel in panels {
+        for first in (0..x.rows).step_by(4) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match x.rows - first {
+                    1 => rows::<1, VNNI>(matrix, x, panel, first, out),
+                    2 => rows::<2, VNNI>(matrix, x, panel, first, out),
+                    3 => rows::<3, VNNI>(matrix, x, panel, first, out),
+                    _ => rows::<4, VNNI>(matrix, x, panel, first, out),
+                }
+            }
+        }
+    }
+}
+
+/// The outputs of one panel for the activation rows `first..first + M`, a group.
+///
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn rows<const M: usize, const VNNI: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panel: usize,
+    first: usize,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY of the block: loads stay within a tile (8 groups of 64 bytes, 16 scales of 2 bytes); instructions are
+    // enabled by the caller.
+    unsafe {
+        let (tiles, scales) = matrix.panel(panel);
+        let (xs, _) = x.group(first, M).as_chunks::<M>();
+        let flip = _mm256_set1_epi8(-128);
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[_mm256_setzero_ps(); 2]; M];
+        for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+            let mut dots = [[_mm256_setzero_si256(); 2]; M];
+            if VNNI {
+                for m in 0..M {
+                    dots[m] = [_mm256_set1_epi32(x[m].excess); 2];
+                }
+            }
+            for (i, group) in tile.0.iter().enumerate() {
+                if M < 4 {
+                    _mm_prefetch::<_MM_HINT_T1>(group.as_ptr().wrapping_byte_add(AHEAD).cast());
+                }
+                let at = group.as_ptr().cast::<__m256i>();
+                let mut w = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
+                if VNNI {
+                    w = [_mm256_xor_si256(w[0], flip), _mm256_xor_si256(w[1], flip)];
+                }
+                for m in 0..M {
+                    let q = &x[m].q[i * 4..];
+                    let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+                    let q = _mm256_set1_epi32(q);
+                    if VNNI {
+                        dots[m][0] = _mm256_dpbusd_avx_epi32(dots[m][0], w[0], q);
+                        dots[m][1] = _mm256_dpbusd_avx_epi32(dots[m][1], w[1], q);
+                    } else {
+                        let magnitude = _mm256_abs_epi8(q);
+                        let dot = |w| {
+                            let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, q));
+                            _mm256_madd_epi16(pairs, ones)
+                        };
+                        dots[m][0] = _mm256_add_epi32(dots[m][0], dot(w[0]));
+                        dots[m][1] = _mm256_add_epi32(dots[m][1], dot(w[1]));
+                    }
+                }
+            }
+            let at = scales.as_ptr().cast::<__m128i>();
+            let scales = [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))];
+            for m in 0..M {
+                let x_scale = _mm256_set1_ps(x[m].scale);
+                for half in 0..2 {
+                    let dot = _mm256_cvtepi32_ps(dots[m][half]);
+                    let term = _mm256_mul_ps(dot, _mm256_mul_ps(scales[half], x_scale));
+                    sums[m][half] = _mm256_add_ps(sums[m][half], term);
+                }
+            }
+        }
+        for (m, sums) in sums.into_iter().enumerate() {
+            let mut lanes = [0.0; PANEL];
+            F32x16(sums).store(&mut lanes);
+            matrix.store(panel, first + m, &lanes, out);
+        }
+    }
+}
+
+/// [`pack::row`], compiled for AVX2.
+#[target_feature(enable = "avx2")]
+pub(crate) fn pack_row(
+    weights: &[f32],
+    tiles: &mut [Tile],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    pack::row(weights, tiles, scales, row)
+}
+
+/// [`pack::columns`], compiled for AVX2.
+#[target_feature(enable = "avx2")]
+pub(crate) fn pack_columns(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut Tile,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    pack::columns(weights, stride, n, tile, scales)
+}
+
+/// Quantises blocks of 32 as [`scalar::quantise_block`](super::scalar::quantise_block) does.
+#[target_feature(enable = "avx2")]
+pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+    let (xs, _) = x.as_chunks::<BLOCK>();
+    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
+        // SAFETY: a block is four times 8 f32.
+        let x: [_; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
+        let magnitude = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
+        let pair = |i: usize| _mm256_max_epu32(magnitude[i], magnitude[i + 2]);
+        let highest = _mm256_max_epu32(pair(0), pair(1));
+        let highest = _mm_max_epu32(_mm256_castsi256_si128(highest), _mm256_extracti128_si256::<1>(highest));
+        let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b01_00_11_10>(highest));
+        let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b10_11_00_01>(highest));
+        let bits = _mm_cvtsi128_si32(highest) as u32;
+        let amax = f32::from_bits(bits);
+        if bits >= f32::INFINITY.to_bits() || amax < SMALLEST {
+            *block = Block { scale: if amax < SMALLEST { 0.0 } else { f32::NAN }, ..Block::ZERO };
+            continue;
+        }
+        let inverse = _mm256_set1_ps(127.0 / amax);
+        let i = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+        // Packing works within 128-bit halves; the permutation puts the groups of four bytes in order.
+        let packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
+        let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        // SAFETY: `q` has room for 32 bytes.
+        unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
+        let sum = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), packed), _mm256_set1_epi16(1));
+        let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+        let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
+        block.scale = amax / 127.0;
+        block.excess = -128 * _mm_cvtsi128_si32(sum);
+    }
+}
+
+/// 16 lanes in two registers.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(pub(crate) [__m256; 2]);
+
+// SAFETY of every block below: loads and stores touch the 16 elements of the array that is given; and values of this
+// type are only made inside functions that enable AVX2: those of `twins`, of this module and of AVX-512's.
+impl F32x16 {
+    #[inline(always)]
+    fn with(self, other: Self, f: impl Fn(__m256, __m256) -> __m256) -> Self {
+        Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+    }
+}
+
+impl Lanes for F32x16 {
+    const KEPT: usize = 4;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see above.
+        Self([unsafe { _mm256_set1_ps(x) }; 2])
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES]) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] })
+    }
+
+    #[inline(always)]
+    fn store(self, out: &mut [f32; LANES]) {
+        // SAFETY: see above.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), self.0[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_add_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_sub_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_div_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_min_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe { _mm256_max_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn zero_below(self, limit: Self, value: Self) -> Self {
+        // SAFETY: see above.
+        let below = self.with(limit, |a, b| unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) });
+        // SAFETY: see above.
+        below.with(value, |a, b| unsafe { _mm256_andnot_ps(a, b) })
+    }
+
+    #[inline(always)]
+    fn powers(self) -> (Self, Self) {
+        // SAFETY: see above.
+        unsafe {
+            let round = _mm256_set1_epi32(ROUND.to_bits() as i32);
+            let n0 = _mm256_sub_epi32(_mm256_castps_si256(self.0[0]), round);
+            let n1 = _mm256_sub_epi32(_mm256_castps_si256(self.0[1]), round);
+            let (half0, half1) = (_mm256_srai_epi32::<1>(n0), _mm256_srai_epi32::<1>(n1));
+            let (rest0, rest1) = (_mm256_sub_epi32(n0, half0), _mm256_sub_epi32(n1, half1));
+            (Self([power(half0), power(half1)]), Self([power(rest0), power(rest1)]))
+        }
+    }
+
+    #[inline(always)]
+    fn fold4(values: [Self; 4]) -> [f32; 4] {
+        // 16 lanes to 8, each, and 8 to 4: [a | b] and [c | d].
+        let [a, b, c, d] = values;
+        let (ab, cd) = (a.fold_with(b), c.fold_with(d));
+        // SAFETY: see above.
+        unsafe {
+            // 4 to 2: [a a c c | b b d d].
+            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+            let low = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+            let sums = _mm256_add_ps(low, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+            // 2 to 1: [a c . . | b d . .].
+            let sums = _mm256_hadd_ps(sums, sums);
+            let sums = _mm_unpacklo_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+            out
+        }
+    }
+}
+
+impl F32x16 {
+    /// Folded to four lanes, as the lower half, and `other` as the upper.
+    #[inline(always)]
+    fn fold_with(self, other: Self) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let (x, y) = (_mm256_add_ps(self.0[0], self.0[1]), _mm256_add_ps(other.0[0], other.0[1]));
+            _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y))
+        }
+    }
+}
+
+/// `2^n` in each lane.
+///
+/// # Safety
+/// The caller enables AVX2.
+#[inline(always)]
+unsafe fn power(n: __m256i) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
+}
+
+twins!(F32x16, "avx2");

@@ -1,0 +1,343 @@
+//! The fast forms of everything that is no matrix product, written once over 16 lanes of f32.
+//!
+//! The plain algorithms are in [`scalar`](super::scalar). What differs:
+//!
+//! 1. The 16 virtual lanes of a sum become registers: one of AVX-512, two of AVX2, four of NEON and WebAssembly. Each
+//!    instruction set brings a type with the few operations of [`Lanes`]; its module instantiates the functions here
+//!    inside functions that enable its features, into which everything is inlined.
+//! 2. A row's rest, which does not fill 16 lanes, goes through a padded copy. The padding is neutral: +0 in a sum, whose
+//!    lanes start at +0 and so never hold a -0, minus infinity in a maximum.
+//! 3. Attention folds the dot products of four positions together, since folding one takes as long as multiplying it.
+
+use super::AttentionShape;
+use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
+use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
+use super::scalar::{self, LANES, NEGLIGIBLE};
+
+/// 16 lanes of f32. Every operation is IEEE's, one rounding each.
+///
+/// `min` and `max` are x86's: the second operand comes out if the comparison is false.
+pub(crate) trait Lanes: Copy {
+    /// How many values of this type an inner loop keeps in registers beside its operands.
+    const KEPT: usize;
+
+    fn splat(x: f32) -> Self;
+    fn load(x: &[f32; LANES]) -> Self;
+    fn store(self, out: &mut [f32; LANES]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    fn min(self, other: Self) -> Self;
+    fn max(self, other: Self) -> Self;
+
+    /// `value`, but 0 in the lanes where `self < limit`.
+    fn zero_below(self, limit: Self, value: Self) -> Self;
+
+    /// For `self = n + ROUND`: `2^(n >> 1)` and `2^(n - (n >> 1))`.
+    fn powers(self) -> (Self, Self);
+
+    /// The folded sums of four values: see [`scalar::fold`].
+    fn fold4(values: [Self; 4]) -> [f32; 4];
+
+    #[inline(always)]
+    fn fold(self) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        scalar::fold(lanes)
+    }
+}
+
+#[inline(always)]
+fn horner<F: Lanes>(coefficients: &[f32], x: F) -> F {
+    let mut sum = F::splat(coefficients[coefficients.len() - 1]);
+    for c in coefficients[..coefficients.len() - 1].iter().rev() {
+        sum = sum.mul(x).add(F::splat(*c));
+    }
+    sum
+}
+
+#[inline(always)]
+fn exp<F: Lanes>(x: F) -> F {
+    let x = F::splat(EXP_HIGH).min(F::splat(EXP_LOW).max(x));
+    let shifted = x.mul(F::splat(std::f32::consts::LOG2_E)).add(F::splat(ROUND));
+    let n = shifted.sub(F::splat(ROUND));
+    let r = x.sub(n.mul(F::splat(LN2_HIGH))).sub(n.mul(F::splat(LN2_LOW)));
+    let y = r.mul(r).mul(horner(&EXP, r)).add(r).add(F::splat(1.0));
+    let (half, rest) = shifted.powers();
+    y.mul(half).mul(rest)
+}
+
+#[inline(always)]
+fn odd_quotient<F: Lanes>(x: F, high: f32, p: &[f32], q: &[f32]) -> F {
+    let x = F::splat(high).min(F::splat(-high).max(x));
+    let z = x.mul(x);
+    let y = x.mul(horner(p, z)).div(horner(q, z));
+    F::splat(1.0).min(F::splat(-1.0).max(y))
+}
+
+#[inline(always)]
+fn tanh<F: Lanes>(x: F) -> F {
+    odd_quotient(x, TANH_HIGH, &TANH_P, &TANH_Q)
+}
+
+/// Applies `f` to every element; `plain` is its scalar twin, for the rest.
+#[inline(always)]
+fn for_each<F: Lanes>(x: &mut [f32], f: impl Fn(F) -> F, plain: impl Fn(f32) -> f32) {
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for x in chunks {
+        f(F::load(x)).store(x);
+    }
+    for x in rest {
+        *x = plain(*x);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn gelu_tanh<F: Lanes>(x: &mut [f32]) {
+    let gelu = |x: F| {
+        let cubic = x.mul(x).mul(x).mul(F::splat(GELU_CUBIC));
+        let tanh = tanh(x.add(cubic).mul(F::splat(GELU_SCALE)));
+        F::splat(0.5).mul(x).mul(F::splat(1.0).add(tanh))
+    };
+    for_each(x, gelu, math::gelu_tanh);
+}
+
+#[inline(always)]
+pub(crate) fn gelu_erf<F: Lanes>(x: &mut [f32]) {
+    let gelu = |x: F| {
+        let erf = odd_quotient(x.mul(F::splat(std::f32::consts::FRAC_1_SQRT_2)), ERF_HIGH, &ERF_P, &ERF_Q);
+        F::splat(0.5).mul(x).mul(F::splat(1.0).add(erf))
+    };
+    for_each(x, gelu, math::gelu_erf);
+}
+
+#[inline(always)]
+pub(crate) fn tanh_all<F: Lanes>(x: &mut [f32]) {
+    for_each(x, tanh::<F>, math::tanh);
+}
+
+/// The 16 elements from `at` on, `rest` where there are fewer.
+#[inline(always)]
+fn padded<F: Lanes>(x: &[f32], rest: f32) -> F {
+    let mut lanes = [rest; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    F::load(&lanes)
+}
+
+/// The sum of `term` over 16 elements of `x` at a time; `term(neutral)` is +0.
+#[inline(always)]
+fn sum<F: Lanes>(x: &[f32], neutral: f32, term: impl Fn(F) -> F) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = F::splat(0.0);
+    for i in 0..=chunks.len() {
+        // One place that calls `term`: called from two, it might be compiled apart, without the features enabled here.
+        lanes = lanes.add(term(if i < chunks.len() { F::load(&chunks[i]) } else { padded(rest, neutral) }));
+    }
+    lanes.fold()
+}
+
+#[inline(always)]
+pub(crate) fn layer_norm<F: Lanes>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let n = x.len() as f32;
+    let mean = sum(x, 0.0, |x: F| x) / n;
+    let variance = sum(x, mean, |x: F| x.sub(F::splat(mean)).mul(x.sub(F::splat(mean)))) / n;
+    let inverse = 1.0 / (variance + eps).sqrt();
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    let (weights, weight_rest) = weight.as_chunks::<LANES>();
+    let (biases, bias_rest) = bias.as_chunks::<LANES>();
+    let (outs, out_rest) = out.as_chunks_mut::<LANES>();
+    for (((x, weight), bias), out) in xs.iter().zip(weights).zip(biases).zip(outs) {
+        let x = F::load(x).sub(F::splat(mean)).mul(F::splat(inverse));
+        x.mul(F::load(weight)).add(F::load(bias)).store(out);
+    }
+    for (((x, weight), bias), out) in x_rest.iter().zip(weight_rest).zip(bias_rest).zip(out_rest) {
+        *out = ((x - mean) * inverse) * weight + bias;
+    }
+}
+
+/// `exp(x - highest)`, 0 where it is negligible.
+#[inline(always)]
+fn weight<F: Lanes>(x: F, highest: f32) -> F {
+    let x = x.sub(F::splat(highest));
+    x.zero_below(F::splat(NEGLIGIBLE), exp(x))
+}
+
+#[inline(always)]
+pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut highest = F::splat(f32::NEG_INFINITY);
+    for x in chunks {
+        highest = highest.max(F::load(x));
+    }
+    let mut lanes = [0.0; LANES];
+    highest.max(padded(rest, f32::NEG_INFINITY)).store(&mut lanes);
+    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, math::max);
+
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    let mut sum = F::splat(0.0);
+    for x in chunks {
+        let y = weight(F::load(x), highest);
+        y.store(x);
+        sum = sum.add(y);
+    }
+    let mut lanes = [0.0; LANES];
+    weight(padded::<F>(rest, 0.0), highest).store(&mut lanes);
+    rest.copy_from_slice(&lanes[..rest.len()]);
+    lanes[rest.len()..].fill(0.0);
+    sum.add(F::load(&lanes)).fold()
+}
+
+/// A query, ready to be multiplied with keys. A trait and no closure, since a closure that is called from several places
+/// is compiled apart, without the features that the calling function enables.
+trait Query<F> {
+    /// The products with the first elements of `keys` in 16 lanes, not yet folded.
+    fn dot(&self, keys: &[f32]) -> F;
+}
+
+/// A query of any size.
+impl<F: Lanes> Query<F> for [f32] {
+    #[inline(always)]
+    fn dot(&self, keys: &[f32]) -> F {
+        let (qs, q_rest) = self.as_chunks::<LANES>();
+        let (keys, key_rest) = keys[..self.len()].as_chunks::<LANES>();
+        let mut lanes = F::splat(0.0);
+        for (q, key) in qs.iter().zip(keys) {
+            lanes = lanes.add(F::load(q).mul(F::load(key)));
+        }
+        if !q_rest.is_empty() {
+            lanes = lanes.add(padded::<F>(q_rest, 0.0).mul(padded(key_rest, 0.0)));
+        }
+        lanes
+    }
+}
+
+/// A query of `16 * N` elements in registers.
+///
+/// The sum starts with the first product instead of adding it to 0; that changes the sign of a zero at most, which a
+/// softmax does not see.
+impl<F: Lanes, const N: usize> Query<F> for [F; N] {
+    #[inline(always)]
+    fn dot(&self, keys: &[f32]) -> F {
+        let keys: &[[f32; LANES]; N] =
+            keys.as_chunks().0.first_chunk().expect("a key has the size of a head");
+        let mut lanes = self[0].mul(F::load(&keys[0]));
+        for i in 1..N {
+            lanes = lanes.add(self[i].mul(F::load(&keys[i])));
+        }
+        lanes
+    }
+}
+
+/// The first `16 * N` elements in registers.
+#[inline(always)]
+fn registers<F: Lanes, const N: usize>(x: &[f32]) -> [F; N] {
+    let mut registers = [F::splat(0.0); N];
+    for (register, x) in registers.iter_mut().zip(x.as_chunks().0) {
+        *register = F::load(x);
+    }
+    registers
+}
+
+/// The scores of all positions.
+#[inline(always)]
+fn score<F: Lanes, Q: Query<F> + ?Sized>(q: &Q, keys: &[f32], stride: usize, scores: &mut [f32], scale: f32) {
+    let (fours, rest) = scores.as_chunks_mut::<4>();
+    let first = 4 * fours.len();
+    for (i, scores) in fours.iter_mut().enumerate() {
+        let keys = &keys[4 * i * stride..];
+        let products =
+            [q.dot(keys), q.dot(&keys[stride..]), q.dot(&keys[2 * stride..]), q.dot(&keys[3 * stride..])];
+        for (score, sum) in scores.iter_mut().zip(F::fold4(products)) {
+            *score = sum * scale;
+        }
+    }
+    for (i, score) in rest.iter_mut().enumerate() {
+        *score = q.dot(&keys[(first + i) * stride..]).fold() * scale;
+    }
+}
+
+/// `out = sum over positions of score * value` for `16 * N` columns of the values, kept in registers.
+#[inline(always)]
+fn weigh<F: Lanes, const N: usize>(
+    scores: &[f32],
+    values: &[f32],
+    stride: usize,
+    inverse: f32,
+    out: &mut [f32],
+) {
+    let mut sums = [F::splat(0.0); N];
+    for (position, score) in scores.iter().enumerate() {
+        let (values, _) = values[position * stride..][..N * LANES].as_chunks::<LANES>();
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = sum.add(F::splat(*score).mul(F::load(value)));
+        }
+    }
+    let (outs, _) = out.as_chunks_mut::<LANES>();
+    for (sum, out) in sums.iter().zip(outs) {
+        sum.mul(F::splat(inverse)).store(out);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn attend<F: Lanes>(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let (stride, n) = (shape.kv_stride, q.len());
+    match n {
+        32 => score(&registers::<F, 2>(q), keys, stride, scores, shape.scale),
+        64 => score(&registers::<F, 4>(q), keys, stride, scores, shape.scale),
+        _ => score::<F, [f32]>(q, keys, stride, scores, shape.scale),
+    }
+    let inverse = 1.0 / exp_minus_max::<F>(scores);
+    let mut at = 0;
+    while F::KEPT >= 4 && n - at >= 4 * LANES {
+        weigh::<F, 4>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        at += 4 * LANES;
+    }
+    while n - at >= 2 * LANES {
+        weigh::<F, 2>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        at += 2 * LANES;
+    }
+    if n - at >= LANES {
+        weigh::<F, 1>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        at += LANES;
+    }
+    for i in at..n {
+        let sum = scores
+            .iter()
+            .enumerate()
+            .fold(0.0, |sum, (position, score)| sum + score * values[position * stride + i]);
+        out[i] = sum * inverse;
+    }
+}
+
+/// Instantiates the functions of this module for one instruction set, as functions that enable its features.
+macro_rules! twins {
+    ($lanes:ty $(, $features:literal)?) => {
+        $crate::kernels::lanes::twins! { @ $lanes, ($($features)?),
+            fn gelu_tanh(x: &mut [f32]);
+            fn gelu_erf(x: &mut [f32]);
+            fn tanh_all(x: &mut [f32]);
+            fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+            fn exp_minus_max(x: &mut [f32]) -> f32;
+            fn attend(q: &[f32], keys: &[f32], values: &[f32], shape: &$crate::kernels::AttentionShape,
+                scores: &mut [f32], out: &mut [f32]);
+        }
+    };
+    (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {
+        $($crate::kernels::lanes::twins! { @@ $lanes, $features, $name, ($($arg: $type),*), ($($out)?) })*
+    };
+    (@@ $lanes:ty, ($($features:literal)?), $name:ident, ($($arg:ident: $type:ty),*), ($($out:ty)?)) => {
+        $(#[target_feature(enable = $features)])?
+        pub(crate) fn $name($($arg: $type),*) $(-> $out)? {
+            $crate::kernels::lanes::$name::<$lanes>($($arg),*)
+        }
+    };
+}
+pub(crate) use twins;

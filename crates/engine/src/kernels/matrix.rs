@@ -1,0 +1,336 @@
+//! The 8-bit matrix and how it lies in memory.
+//!
+//! A *panel* is 16 rows. It is stored block by block (32 columns), and a block's 512 weights in 8 groups of 64 bytes:
+//! group `g` holds for each of the 16 rows its 4 weights of columns `4g..4g + 4`. So a register of any width holds the
+//! same 4 columns of 4, 8 or 16 rows, one dot-product instruction gives each row its own 32-bit lane, and a row's sum
+//! never has to be gathered from several lanes. Scales lie apart, 16 f16 a tile, never negative (a negative scale of a
+//! foreign file moves its sign to the weights). The last panel is filled up with rows of zeros.
+
+use super::isa::Isa;
+use super::pool::{Pool, Shared};
+use super::quantised::Quantised;
+use super::{Activation, matmul, pack_columns, pack_row};
+
+/// Rows of a panel.
+pub(crate) const PANEL: usize = 16;
+/// Columns of a block, which share a scale.
+pub(crate) const BLOCK: usize = 32;
+/// A task has at least this many weights: below, waking a thread costs more than it brings.
+const TASK: usize = 64 * 1024;
+
+/// The weights of a panel's block: 8 groups of 16 rows of 4 columns, which are the bytes of an `i32`, the first column
+/// the lowest. Aligned, so that no load of a register is split between two cache lines.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Tile(pub(crate) [[i32; PANEL]; BLOCK / 4]);
+
+impl Tile {
+    /// The weight of row `row` of the panel in column `k` of the block.
+    pub(crate) fn weight(&self, row: usize, k: usize) -> i8 {
+        self.0[k / 4][row].to_le_bytes()[k % 4] as i8
+    }
+}
+
+/// A matrix `(rows, cols)` of 8-bit weights, in blocks of 32 along a row with one f16 scale each, as GGUF's Q8_0.
+///
+/// Packed once, at load; 8.5 bits a weight. `cols` is a multiple of 32.
+pub struct MatrixQ8 {
+    rows: usize,
+    cols: usize,
+    weights: Vec<Tile>,
+    scales: Vec<[u16; PANEL]>,
+}
+
+/// A [`MatrixQ8`] that is being filled while its checkpoint streams in. Rows that nobody sets are zeros.
+pub struct MatrixQ8Builder {
+    matrix: MatrixQ8,
+}
+
+/// A weight that no scale can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("weights: a number in row {row}, columns {} to {}, is infinite or not a number", block * BLOCK, block * BLOCK + BLOCK - 1)]
+pub struct NotFinite {
+    /// The matrix row (output).
+    pub row: usize,
+    /// The block of 32 columns (inputs).
+    pub block: usize,
+}
+
+impl MatrixQ8Builder {
+    /// Allocates the packed storage of a matrix of zeros.
+    ///
+    /// # Panics
+    /// If 32 does not divide `cols`.
+    #[must_use]
+    pub fn new(rows: usize, cols: usize) -> Self {
+        assert!(
+            cols.is_multiple_of(BLOCK),
+            "kernels: 8-bit matrix with {cols} columns; a multiple of {BLOCK} expected"
+        );
+        let tiles = rows.div_ceil(PANEL) * (cols / BLOCK);
+        let weights = vec![Tile([[0; PANEL]; BLOCK / 4]); tiles];
+        Self { matrix: MatrixQ8 { rows, cols, weights, scales: vec![[0; PANEL]; tiles] } }
+    }
+
+    /// Quantises one row of `cols` weights as GGUF's reference does: `d = amax / 127`, `q = round(w * (1 / d))` with ties
+    /// away from zero, and `d` is stored as f16.
+    ///
+    /// # Errors
+    /// [`NotFinite`] names the block with an infinity or a NaN.
+    pub fn set_row_f32(&mut self, row: usize, weights: &[f32]) -> Result<(), NotFinite> {
+        assert_eq!(weights.len(), self.matrix.cols, "kernels: weights of row {row}");
+        self.set_blocks(row, 0, weights)
+    }
+
+    /// Quantises 32 weights of a row: see [`set_row_f32`](Self::set_row_f32).
+    ///
+    /// # Errors
+    /// [`NotFinite`] if a weight is an infinity or a NaN.
+    pub fn set_block_f32(
+        &mut self,
+        row: usize,
+        block: usize,
+        weights: &[f32; BLOCK],
+    ) -> Result<(), NotFinite> {
+        self.set_blocks(row, block, weights)
+    }
+
+    fn set_blocks(&mut self, row: usize, block: usize, weights: &[f32]) -> Result<(), NotFinite> {
+        let n = weights.len() / BLOCK;
+        let at = self.tile(row, block);
+        let (tiles, scales) = (&mut self.matrix.weights[at..at + n], &mut self.matrix.scales[at..at + n]);
+        pack_row(Isa::active(), weights, tiles, scales, row % PANEL)
+            .map_err(|i| NotFinite { row, block: block + i })
+    }
+
+    /// Quantises the columns `32 * block..32 * block + 32` of all rows: `weights` is `(32, rows)`, 32 rows of a
+    /// checkpoint that stores its matrix transposed, as GPT-2's `Conv1D` does.
+    ///
+    /// # Errors
+    /// [`NotFinite`] names the first row with an infinity or a NaN.
+    pub fn set_columns_f32(&mut self, block: usize, weights: &[f32]) -> Result<(), NotFinite> {
+        let rows = self.matrix.rows;
+        assert_eq!(weights.len(), rows * BLOCK, "kernels: weights of column block {block}");
+        let isa = Isa::active();
+        for first in (0..rows).step_by(PANEL) {
+            let at = self.tile(first, block);
+            let (tile, scales) = (&mut self.matrix.weights[at], &mut self.matrix.scales[at]);
+            pack_columns(isa, &weights[first..], rows, PANEL.min(rows - first), tile, scales)
+                .map_err(|i| NotFinite { row: first + i, block })?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a Q8_0 block with its exact bits: `scale` is an f16's.
+    ///
+    /// A weight of -128, which no quantiser of Q8_0 writes, becomes -127. An infinite scale or a NaN is refused.
+    ///
+    /// # Errors
+    /// [`NotFinite`] if the scale is an infinity or a NaN.
+    pub fn set_block_q8(
+        &mut self,
+        row: usize,
+        block: usize,
+        scale: u16,
+        weights: &[i8; BLOCK],
+    ) -> Result<(), NotFinite> {
+        if scale & 0x7c00 == 0x7c00 {
+            return Err(NotFinite { row, block });
+        }
+        let sign = if scale & 0x8000 == 0 { 1 } else { -1 };
+        let at = self.tile(row, block);
+        self.matrix.scales[at][row % PANEL] = scale & 0x7fff;
+        let q = weights.map(|w| (w.max(-127) * sign) as u8);
+        for (group, q) in self.matrix.weights[at].0.iter_mut().zip(q.as_chunks::<4>().0) {
+            group[row % PANEL] = i32::from_le_bytes(*q);
+        }
+        Ok(())
+    }
+
+    /// The matrix, ready for products.
+    #[must_use]
+    pub fn finish(self) -> MatrixQ8 {
+        self.matrix
+    }
+
+    /// Where the tile of a row's block lies.
+    fn tile(&self, row: usize, block: usize) -> usize {
+        let MatrixQ8 { rows, cols, .. } = self.matrix;
+        assert!(
+            row < rows && block < cols / BLOCK,
+            "kernels: block {block} of row {row} in a matrix {rows} x {cols}"
+        );
+        (row / PANEL) * (cols / BLOCK) + block
+    }
+}
+
+impl MatrixQ8 {
+    /// Quantises `weights`: `(rows, cols)`, row-major.
+    ///
+    /// # Errors
+    /// [`NotFinite`] names the block with an infinity or a NaN.
+    ///
+    /// # Panics
+    /// If 32 does not divide `cols`, or `weights` has another size.
+    pub fn from_f32(rows: usize, cols: usize, weights: &[f32]) -> Result<Self, NotFinite> {
+        assert_eq!(weights.len(), rows * cols, "kernels: weights of a matrix {rows} x {cols}");
+        let mut builder = MatrixQ8Builder::new(rows, cols);
+        for (row, weights) in weights.chunks_exact(cols.max(1)).enumerate() {
+            builder.set_row_f32(row, weights)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// Outputs of a product.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs of a product.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes of weights and scales in memory.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        size_of_val(self.weights.as_slice()) + size_of_val(self.scales.as_slice())
+    }
+
+    /// `out[m][n] = sum over k of x[m][k] * w[n][k]`, plus `bias[n]`.
+    ///
+    /// `x`: `(m, cols)`, `bias`: `(rows)`, `out`: `(m, rows)`, all row-major. The activations are quantised to 8 bits in
+    /// blocks of 32 with an f32 scale, and each output is summed in f32 in block order.
+    ///
+    /// # Panics
+    /// If a slice has the wrong size.
+    pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, out: &mut [f32], pool: &dyn Pool) {
+        self.matmul_then(x, bias, Activation::None, out, pool);
+    }
+
+    /// [`matmul`](Self::matmul) followed by `activation`, while the outputs are still in the nearest cache.
+    ///
+    /// # Panics
+    /// If a slice has the wrong size.
+    pub fn matmul_then(
+        &self,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        activation: Activation,
+        out: &mut [f32],
+        pool: &dyn Pool,
+    ) {
+        if self.rows == 0 || self.cols == 0 {
+            assert!(
+                x.is_empty() && out.is_empty(),
+                "kernels: product with an empty matrix {} x {}",
+                self.rows,
+                self.cols
+            );
+            return;
+        }
+        let m = x.len() / self.cols;
+        assert_eq!(x.len(), m * self.cols, "kernels: activations, as rows of {}", self.cols);
+        assert_eq!(out.len(), m * self.rows, "kernels: outputs of {m} rows of {}", self.rows);
+        if let Some(bias) = bias {
+            assert_eq!(bias.len(), self.rows, "kernels: bias");
+        }
+        self.product(Isa::active(), x, m, bias, activation, out, pool);
+    }
+
+    /// The product of sizes that are right, with `isa`.
+    #[expect(clippy::too_many_arguments, reason = "what `matmul_then` gets, checked, and two more")]
+    pub(crate) fn product(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        m: usize,
+        bias: Option<&[f32]>,
+        activation: Activation,
+        out: &mut [f32],
+        pool: &dyn Pool,
+    ) {
+        let panels = self.rows.div_ceil(PANEL);
+        let per_task = self.panels_per_task(m, pool.threads());
+        Quantised::with(isa, x, m, pool, |x| {
+            let out = Shared::new(out);
+            pool.run(panels.div_ceil(per_task), &|task| {
+                let range = task * per_task..panels.min((task + 1) * per_task);
+                let columns = range.start * PANEL..self.rows.min(range.end * PANEL);
+                // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
+                unsafe { matmul(isa, self, x, range, &out) };
+                for row in 0..m {
+                    // SAFETY: as above.
+                    let out = unsafe { out.part(row * self.rows + columns.start, columns.len()) };
+                    if let Some(bias) = bias {
+                        super::add(out, &bias[columns.clone()]);
+                    }
+                    activation.apply_with(isa, out);
+                }
+            });
+        });
+    }
+
+    /// The dequantised weights of a row: `out` is `(cols)`. An embedding is looked up so.
+    ///
+    /// # Panics
+    /// If the matrix has no such row, or `out` has the wrong size.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows, "kernels: row {row} of a matrix {} x {}", self.rows, self.cols);
+        assert_eq!(out.len(), self.cols, "kernels: a row's weights");
+        let (tiles, scales) = self.panel(row / PANEL);
+        let row = row % PANEL;
+        for ((tile, scales), out) in tiles.iter().zip(scales).zip(out.chunks_exact_mut(BLOCK)) {
+            let scale = f32_from_f16(scales[row]);
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = f32::from(tile.weight(row, k)) * scale;
+            }
+        }
+    }
+
+    /// Blocks of a row.
+    pub(crate) fn blocks(&self) -> usize {
+        self.cols / BLOCK
+    }
+
+    /// The tiles of a panel, one a block: 8 groups of 16 rows of 4 columns, and 16 scales.
+    #[inline(always)]
+    pub(crate) fn panel(&self, panel: usize) -> (&[Tile], &[[u16; PANEL]]) {
+        let n = self.blocks();
+        (&self.weights[panel * n..][..n], &self.scales[panel * n..][..n])
+    }
+
+    /// Writes the outputs of a panel for the activation row `m`.
+    ///
+    /// # Safety
+    /// Nobody else uses the columns of `out` that belong to `panel`.
+    #[inline(always)]
+    pub(crate) unsafe fn store(&self, panel: usize, m: usize, sums: &[f32; PANEL], out: &Shared<'_, f32>) {
+        let column = panel * PANEL;
+        let n = PANEL.min(self.rows - column);
+        // SAFETY: these columns belong to `panel`.
+        let out = unsafe { out.part(m * self.rows + column, n) };
+        out.copy_from_slice(&sums[..n]);
+    }
+
+    /// Panels of a task: a few tasks a thread, so that a thread that the system disturbs does not hold up the rest.
+    fn panels_per_task(&self, m: usize, threads: usize) -> usize {
+        let panels = self.rows.div_ceil(PANEL);
+        if threads <= 1 {
+            return panels;
+        }
+        let least = TASK.div_ceil(PANEL * self.cols * m.max(1));
+        panels.div_ceil(threads * 4).max(least)
+    }
+}
+
+/// The value of a finite f16 that is not negative: its bits moved into f32's places, and the exponent's bias corrected
+/// by an exact multiplication, which is right for subnormal numbers too.
+pub(crate) fn f32_from_f16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 13) * F16_BIAS
+}
+
+/// 2^(127 - 15).
+pub(crate) const F16_BIAS: f32 = f32::from_bits((127 + 112) << 23);

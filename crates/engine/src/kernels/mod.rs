@@ -1,0 +1,328 @@
+//! The arithmetic that takes the time: 8-bit matrix products, attention, LayerNorm, softmax, activations.
+//!
+//! [`scalar`] defines every result, to the last bit. The twins of each instruction set compute the same numbers in the
+//! same order and are chosen at run time ([`Isa`]). Nothing here allocates per call, but for scratch that a thread keeps.
+
+#![expect(unsafe_code, reason = "the only home of unsafe: SIMD and disjoint parts of outputs for threads")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod fingerprint;
+mod isa;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod lanes;
+mod math;
+mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pack;
+mod pool;
+mod quantised;
+mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
+
+pub use fingerprint::{FINGERPRINT, fingerprint};
+pub use isa::Isa;
+pub use math::{erf, exp, tanh};
+pub use matrix::{MatrixQ8, MatrixQ8Builder, NotFinite};
+use matrix::{PANEL, Tile};
+use pool::Shared;
+pub use pool::{Pool, SingleThread};
+use quantised::{Block, Quantised};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Calls a kernel's twin for an instruction set.
+macro_rules! dispatch {
+    ($isa:expr, $name:ident($($arg:expr),*)) => {
+        dispatch!($isa, $name / $name($($arg),*))
+    };
+    ($isa:expr, $name:ident / $dot:ident($($arg:expr),*)) => {
+        match $isa {
+            Isa::Scalar => scalar::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa` is only used where it is available: `Isa::active` and `Isa::available` see to it.
+            Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::AvxVnni => unsafe { avx2::$dot($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512Vnni => unsafe { avx512::$name($($arg),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon => unsafe { neon::$name($($arg),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::NeonDot => unsafe { neon::$dot($($arg),*) },
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => simd128::plain::$name($($arg),*),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Isa::RelaxedSimd => simd128::signed7::$name($($arg),*),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Isa::RelaxedSimdUnsigned => simd128::unsigned8::$name($($arg),*),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Isa::RelaxedSimdSigned => simd128::signed8::$name($($arg),*),
+        }
+    };
+}
+
+fn quantise(isa: Isa, x: &[f32], blocks: &mut [Block], step: usize) {
+    dispatch!(isa, quantise(x, blocks, step))
+}
+
+fn pack_row(
+    isa: Isa,
+    weights: &[f32],
+    tiles: &mut [Tile],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    dispatch!(isa, pack_row(weights, tiles, scales, row))
+}
+
+fn pack_columns(
+    isa: Isa,
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut Tile,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    dispatch!(isa, pack_columns(weights, stride, n, tile, scales))
+}
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unused_unsafe, reason = "`dispatch` marks what its twins need itself")
+)]
+unsafe fn matmul(isa: Isa, matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { dispatch!(isa, matmul / matmul_dot(matrix, x, panels, out)) }
+}
+
+fn attend(
+    isa: Isa,
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    dispatch!(isa, attend(q, keys, values, shape, scores, out))
+}
+
+/// What follows a matrix product, element by element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// GPT-2's `gelu_new`: see [`gelu_tanh`].
+    GeluTanh,
+    /// BERT's `gelu`: see [`gelu_erf`].
+    GeluErf,
+    /// `max(0, x)`.
+    Relu,
+    /// Hyperbolic tangent, as in BERT's pooler.
+    Tanh,
+}
+
+impl Activation {
+    /// Applies it to every element.
+    pub fn apply(self, x: &mut [f32]) {
+        self.apply_with(Isa::active(), x);
+    }
+
+    fn apply_with(self, isa: Isa, x: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::GeluTanh => dispatch!(isa, gelu_tanh(x)),
+            Self::GeluErf => dispatch!(isa, gelu_erf(x)),
+            Self::Relu => relu(x),
+            Self::Tanh => dispatch!(isa, tanh_all(x)),
+        }
+    }
+}
+
+/// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, in place: GPT-2's `gelu_new`.
+pub fn gelu_tanh(x: &mut [f32]) {
+    Activation::GeluTanh.apply(x);
+}
+
+/// `0.5 x (1 + erf(x / sqrt(2)))`, in place: BERT's `gelu`.
+pub fn gelu_erf(x: &mut [f32]) {
+    Activation::GeluErf.apply(x);
+}
+
+/// `max(0, x)`, in place.
+pub fn relu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::max(0.0, *x));
+}
+
+/// [`tanh`], in place.
+pub fn tanh_all(x: &mut [f32]) {
+    Activation::Tanh.apply(x);
+}
+
+/// `x += y`, element by element.
+///
+/// # Panics
+/// If the sizes differ.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    assert_eq!(y.len(), x.len(), "kernels: terms of a sum");
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` of every row.
+///
+/// `x`, `out`: rows of `weight.len()`; the variance is the biased one, as in PyTorch's `LayerNorm`.
+///
+/// # Panics
+/// If a slice has the wrong size.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let n = weight.len();
+    assert_eq!(bias.len(), n, "kernels: bias of a LayerNorm");
+    assert_eq!(out.len(), x.len(), "kernels: outputs of a LayerNorm");
+    if n == 0 {
+        return;
+    }
+    assert!(x.len().is_multiple_of(n), "kernels: {} activations, as rows of {n}", x.len());
+    let isa = Isa::active();
+    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+        dispatch!(isa, layer_norm(x, weight, bias, eps, out));
+    }
+}
+
+/// `exp(x - max(x)) / sum`, in place; 0 where `x` is more than 64 below the maximum. An empty row stays empty.
+pub fn softmax(row: &mut [f32]) {
+    let inverse = 1.0 / dispatch!(Isa::active(), exp_minus_max(row));
+    row.iter_mut().for_each(|x| *x *= inverse);
+}
+
+/// Which positions a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// A generator's: query `i` sees positions `0..=past + i`.
+    Causal {
+        /// Positions in the cache before the first query.
+        past: usize,
+    },
+    /// A classifier's: every query sees positions `0..len`, the rest is padding.
+    Full {
+        /// Positions that hold text.
+        len: usize,
+    },
+}
+
+impl Mask {
+    fn visible(self, query: usize) -> usize {
+        match self {
+            Self::Causal { past } => past + query + 1,
+            Self::Full { len } => len,
+        }
+    }
+}
+
+/// The shapes of one [`attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Heads, side by side in a row.
+    pub heads: usize,
+    /// Elements of a head; multiples of 16 are fast.
+    pub head_dim: usize,
+    /// Rows of `q` and of the output.
+    pub queries: usize,
+    /// From the start of a query's row to the next, at least `heads * head_dim`.
+    pub q_stride: usize,
+    /// From a position's row in `keys` and `values` to the next, at least `heads * head_dim`.
+    pub kv_stride: usize,
+    /// What scores are multiplied with, `1 / sqrt(head_dim)` as a rule.
+    pub scale: f32,
+    /// What a query sees.
+    pub mask: Mask,
+}
+
+/// Scaled dot-product attention over a cache: `softmax(q . k * scale) . v` for each head and query.
+///
+/// `q`: `queries` rows of `heads * head_dim`, `q_stride` apart; `keys`, `values`: a row of `heads * head_dim` a position,
+/// `kv_stride` apart, so that a column range of a wider matrix will do. `out`: `(queries, heads * head_dim)`, dense.
+/// A query without a visible position gives zeros.
+/// Source: Vaswani et al. 2017, 3.2.1.
+///
+/// # Panics
+/// If a slice is too short for `shape`.
+pub fn attention(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    out: &mut [f32],
+    pool: &dyn Pool,
+) {
+    let AttentionShape { heads, head_dim, queries, q_stride, kv_stride, .. } = *shape;
+    let width = heads * head_dim;
+    assert_eq!(out.len(), queries * width, "kernels: outputs of an attention");
+    if queries == 0 || width == 0 {
+        return;
+    }
+    let positions = shape.mask.visible(queries - 1);
+    assert!(
+        q_stride >= width && kv_stride >= width,
+        "kernels: strides {q_stride}, {kv_stride} below {width}"
+    );
+    assert!(
+        q.len() >= (queries - 1) * q_stride + width,
+        "kernels: {} elements for {queries} queries",
+        q.len()
+    );
+    let least = if positions == 0 { 0 } else { (positions - 1) * kv_stride + width };
+    assert!(
+        keys.len() >= least && values.len() >= least,
+        "kernels: cache of {} for {positions} positions",
+        keys.len()
+    );
+    let isa = Isa::active();
+    let out = Shared::new(out);
+    let tasks = if pool.threads() > 1 && queries * positions * width >= ATTENTION_TASK { heads } else { 1 };
+    pool.run(tasks, &|task| {
+        let mut scores = SCORES.take();
+        for head in task * heads / tasks..(task + 1) * heads / tasks {
+            let at = head * head_dim;
+            for query in 0..queries {
+                let visible = shape.mask.visible(query);
+                // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
+                let out = unsafe { out.part(query * width + at, head_dim) };
+                if visible == 0 {
+                    out.fill(0.0);
+                    continue;
+                }
+                scores.resize(visible, 0.0);
+                let q = &q[query * q_stride + at..][..head_dim];
+                attend(isa, q, &keys[at..], &values[at..], shape, &mut scores, out);
+            }
+        }
+        SCORES.set(scores);
+    });
+}
+
+/// Below this many products an attention stays on the caller's thread.
+const ATTENTION_TASK: usize = 64 * 1024;
+
+thread_local! {
+    /// Scores of one query, kept between calls.
+    static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+mod tests;

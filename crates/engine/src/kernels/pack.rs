@@ -1,0 +1,108 @@
+//! Weights become 8-bit blocks, in plain Rust that compilers turn into vector code.
+//!
+//! GGUF's reference quantises a block so: `d = amax / 127`, `q = round(w * (1 / d))` with ties away from zero, and `d` is
+//! stored as f16. Here it runs over whole rows, or over the 16 rows of a panel at once where the checkpoint stores the
+//! matrix transposed, so that both read memory in order; natively once more compiled for AVX2.
+
+use super::matrix::{BLOCK, PANEL, Tile};
+use std::array::from_fn;
+
+/// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
+/// zero, also where adding one half itself would be rounded up (`0.49999997`).
+const HALF: f32 = 0.499_999_97;
+
+/// The magnitude's bits of a number; they compare as integers, in which order does not matter.
+#[inline(always)]
+fn magnitude(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// A block's scale as f16 and the inverse of the scale, from the largest magnitude; nothing if that is infinite or not a
+/// number. A scale that f16 holds as 0 makes a block of zeros.
+#[inline(always)]
+fn scale(highest: u32) -> Option<(u16, f32)> {
+    let scale = f32::from_bits(highest) / 127.0;
+    let stored = f16_from_f32(scale);
+    let inverse = if stored == 0 { 0.0 } else { 1.0 / scale };
+    (highest < f32::INFINITY.to_bits()).then_some((stored, inverse))
+}
+
+/// The quantised weight of a finite `w`.
+#[inline(always)]
+fn round(w: f32, inverse: f32) -> i32 {
+    let x = w * inverse;
+    let x = x + HALF.copysign(x);
+    let x = if x > 127.0 { 127.0 } else { x };
+    let x = if x < -127.0 { -127.0 } else { x };
+    // SAFETY: `w` and `inverse` (at most 2^25: see `scale`) are finite, so `x` is a number, and it lies within -127..=127.
+    // The checked conversion would not become vector code.
+    unsafe { x.to_int_unchecked() }
+}
+
+/// Writes a row's quantised weights into the lane `row` of a panel's tiles; the error is the block that has no scale.
+#[inline(always)]
+pub(crate) fn row(
+    weights: &[f32],
+    tiles: &mut [Tile],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    let (blocks, _) = weights.as_chunks::<BLOCK>();
+    for (i, ((weights, tile), scales)) in blocks.iter().zip(tiles).zip(scales).enumerate() {
+        let highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
+        let (scale, inverse) = scale(highest).ok_or(i)?;
+        scales[row] = scale;
+        let q = weights.map(|w| round(w, inverse) as u8);
+        for (group, q) in tile.0.iter_mut().zip(q.as_chunks::<4>().0) {
+            group[row] = i32::from_le_bytes(*q);
+        }
+    }
+    Ok(())
+}
+
+/// Quantises the tile of up to 16 rows of a transposed matrix: `weights` are 32 rows, `stride` apart, of which it takes
+/// the first `n` columns. The error is the column that has no scale.
+#[inline(always)]
+pub(crate) fn columns(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut Tile,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    let columns: [[f32; PANEL]; BLOCK] = if n == PANEL {
+        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the 32 rows"))
+    } else {
+        from_fn(|k| from_fn(|row| if row < n { weights[k * stride + row] } else { 0.0 }))
+    };
+    let mut highest = [0; PANEL];
+    for column in &columns {
+        highest = from_fn(|row| magnitude(column[row]).max(highest[row]));
+    }
+    let mut inverses = [0.0; PANEL];
+    for row in 0..PANEL {
+        (scales[row], inverses[row]) = scale(highest[row]).ok_or(row)?;
+    }
+    for (group, columns) in tile.0.iter_mut().zip(columns.as_chunks::<4>().0) {
+        *group = from_fn(|row| {
+            let q = |k: usize| round(columns[k][row], inverses[row]) & 0xff;
+            q(0) | q(1) << 8 | q(2) << 16 | q(3) << 24
+        });
+    }
+    Ok(())
+}
+
+/// The f16 nearest to a finite `x >= 0`, as bits, ties to even; what is too large becomes the largest f16.
+#[inline(always)]
+pub(crate) fn f16_from_f32(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x >= 65_520.0 {
+        0x7bff
+    } else if x < 6.103_515_6e-5 {
+        // Subnormal f16: multiples of 2^-24.
+        (x * 16_777_216.0).round_ties_even() as u16
+    } else {
+        let even = (bits >> 13) & 1;
+        ((bits + 0xfff + even) >> 13).wrapping_sub(112 << 10) as u16
+    }
+}

@@ -1,0 +1,89 @@
+//! Activations at 8 bits, quantised once per product.
+
+use super::isa::Isa;
+use super::matrix::BLOCK;
+use super::pool::{Pool, Shared};
+use super::quantise;
+use std::cell::Cell;
+
+/// 32 activations: `scale * q`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Block {
+    pub(crate) q: [i8; BLOCK],
+    pub(crate) scale: f32,
+    /// `-128 * sum(q)`: what a dot product of `q` with weights plus 128 has too much, negative.
+    pub(crate) excess: i32,
+    /// `q` in the form that the instruction set in use loads.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    pub(crate) spread: [u8; 2 * BLOCK],
+}
+
+impl Block {
+    pub(crate) const ZERO: Self = Self {
+        q: [0; BLOCK],
+        scale: 0.0,
+        excess: 0,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        spread: [0; 2 * BLOCK],
+    };
+}
+
+/// Activations in groups of rows that a kernel multiplies together: within a group, the first blocks of all its rows,
+/// then the second blocks, and so on, so that one pointer walks through them.
+#[derive(Default)]
+pub(crate) struct Quantised {
+    pub(crate) rows: usize,
+    /// Rows of a group; the last one may have fewer.
+    pub(crate) together: usize,
+    /// Blocks of a row.
+    row_blocks: usize,
+    blocks: Vec<Block>,
+}
+
+/// Below this many blocks the caller's thread quantises alone.
+const ALONE: usize = 512;
+
+thread_local! {
+    /// The scratch of the last product, taken while one runs, so that a pool may run another one on the same thread.
+    static SCRATCH: Cell<Option<Box<Quantised>>> = const { Cell::new(None) };
+}
+
+impl Quantised {
+    /// Quantises `x`: `(rows, cols)`, and hands it to `then`.
+    pub(crate) fn with(isa: Isa, x: &[f32], rows: usize, pool: &dyn Pool, then: impl FnOnce(&Self)) {
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        scratch.fill(isa, x, rows, pool);
+        then(&scratch);
+        SCRATCH.set(Some(scratch));
+    }
+
+    fn fill(&mut self, isa: Isa, x: &[f32], rows: usize, pool: &dyn Pool) {
+        let together = isa.rows_together();
+        let cols = x.len().checked_div(rows).unwrap_or(0);
+        let row_blocks = cols / BLOCK;
+        (self.rows, self.together, self.row_blocks) = (rows, together, row_blocks);
+        self.blocks.resize(rows * row_blocks, Block::ZERO);
+        let blocks = Shared::new(&mut self.blocks);
+        let fill_group = |group: usize| {
+            let first = group * together;
+            let n = together.min(rows - first);
+            // SAFETY: groups do not overlap, and each is filled once.
+            let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
+            for (m, x) in x[first * cols..(first + n) * cols].chunks_exact(cols).enumerate() {
+                quantise(isa, x, &mut blocks[m..], n);
+            }
+        };
+        let groups = rows.div_ceil(together);
+        if groups > 1 && pool.threads() > 1 && rows * row_blocks >= ALONE {
+            pool.run(groups, &fill_group);
+        } else {
+            (0..groups).for_each(fill_group);
+        }
+    }
+
+    /// The blocks of the `n` rows of the group that starts with row `first`: `(row_blocks, n)`.
+    #[inline(always)]
+    pub(crate) fn group(&self, first: usize, n: usize) -> &[Block] {
+        &self.blocks[first * self.row_blocks..][..n * self.row_blocks]
+    }
+}

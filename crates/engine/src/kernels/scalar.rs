@@ -1,0 +1,171 @@
+//! The definition: what every kernel computes, in plain Rust, in the order in which it rounds.
+//!
+//! Each fast twin gives these bits. That is why the order is spelled out: a sum of f32 depends on it.
+//!
+//! - A product's sum runs over the 32-weight blocks in order: each block's dot product is exact in i32, becomes f32
+//!   (exactly: it is below 2^24), is multiplied by `weight scale * activation scale`, and is added.
+//! - Any other sum runs over [`LANES`] virtual lanes, element `i` in lane `i % LANES`, each lane in order; then the upper
+//!   half of the lanes is added to the lower half until one is left. One AVX-512 register, two of AVX2 or four of
+//!   NEON and WebAssembly hold the lanes.
+//! - Multiply and add round separately; division and square root are IEEE's.
+
+use super::AttentionShape;
+use super::math::{self, exp, max};
+use super::matrix::{BLOCK, MatrixQ8, PANEL, f32_from_f16};
+pub(crate) use super::pack::{columns as pack_columns, row as pack_row};
+use super::pool::Shared;
+use super::quantised::{Block, Quantised};
+use std::ops::Range;
+
+/// Virtual lanes of every sum that is no matrix product.
+pub(crate) const LANES: usize = 16;
+
+/// An activation block whose largest magnitude is below this counts as zeros: `127 / amax` must stay finite.
+pub(crate) const SMALLEST: f32 = 1e-30;
+
+/// A position whose score is this far below the highest gets no weight in a softmax: `exp(-64)` is lost in an f32 sum
+/// that holds a 1, and smaller numbers soon are subnormal, which makes processors a hundred times slower.
+pub(crate) const NEGLIGIBLE: f32 = -64.0;
+
+/// Adds the upper half of the lanes to the lower half, until one is left.
+pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+/// The sum of `term(i)` for `i` in `0..n`, over the virtual lanes.
+fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for i in 0..n {
+        lanes[i % LANES] += term(i);
+    }
+    fold(lanes)
+}
+
+/// Quantises one activation block to 8 bits: `x ~ scale * q`, `q = round(x * (127 / amax))`, ties to even. A block with a
+/// NaN or an infinity gets the scale NaN, so that it shows in the output.
+fn quantise_block(x: &[f32; BLOCK]) -> Block {
+    // Magnitudes compare as integers, in which order does not matter and a NaN is above infinity.
+    let bits = x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
+    let amax = f32::from_bits(bits);
+    if amax < SMALLEST {
+        return Block::ZERO;
+    }
+    if bits >= f32::INFINITY.to_bits() {
+        return Block { scale: f32::NAN, ..Block::ZERO };
+    }
+    let inverse = 127.0 / amax;
+    let mut block = Block::ZERO;
+    block.scale = amax / 127.0;
+    block.q = x.map(|x| (x * inverse).round_ties_even() as i8);
+    block.excess = -128 * block.q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    block
+}
+
+/// Quantises a row of activations; its blocks lie `step` apart.
+pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+    let (xs, _) = x.as_chunks::<BLOCK>();
+    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
+        *block = quantise_block(x);
+    }
+}
+
+/// [`math::gelu_tanh`] of every element.
+pub(crate) fn gelu_tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::gelu_tanh(*x));
+}
+
+/// [`math::gelu_erf`] of every element.
+pub(crate) fn gelu_erf(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::gelu_erf(*x));
+}
+
+/// [`math::tanh`] of every element.
+pub(crate) fn tanh_all(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::tanh(*x));
+}
+
+/// The products of all activation rows with the matrix rows of `panels`, written into `out`: `(x.rows, matrix.rows)`.
+///
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+    for panel in panels {
+        let (tiles, scales) = matrix.panel(panel);
+        for first in (0..x.rows).step_by(x.together) {
+            let n = x.together.min(x.rows - first);
+            let blocks = x.group(first, n);
+            for m in 0..n {
+                let mut sums = [0.0_f32; PANEL];
+                for ((tile, scales), x) in tiles.iter().zip(scales).zip(blocks[m..].iter().step_by(n)) {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let product = |k| i32::from(tile.weight(row, k)) * i32::from(x.q[k]);
+                        let dot: i32 = (0..BLOCK).map(product).sum();
+                        *sum += dot as f32 * (f32_from_f16(scales[row]) * x.scale);
+                    }
+                }
+                // SAFETY: the caller gave us the panel alone.
+                unsafe { matrix.store(panel, first + m, &sums, out) };
+            }
+        }
+    }
+}
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` of one row.
+pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let n = x.len() as f32;
+    let mean = sum(x.len(), |i| x[i]) / n;
+    let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / n;
+    let inverse = 1.0 / (variance + eps).sqrt();
+    for i in 0..x.len() {
+        out[i] = ((x[i] - mean) * inverse) * weight[i] + bias[i];
+    }
+}
+
+/// `x` becomes `exp(x - max(x))`, or 0 where that is below `exp(NEGLIGIBLE)`; returns the sum.
+pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for (i, x) in x.iter().enumerate() {
+        lanes[i % LANES] = max(lanes[i % LANES], *x);
+    }
+    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, max);
+    for x in x.iter_mut() {
+        let below = *x - highest;
+        *x = if below < NEGLIGIBLE { 0.0 } else { exp(below) };
+    }
+    sum(x.len(), |i| x[i])
+}
+
+/// One query of one head: `out = softmax(q . k * scale) . v` over `scores.len()` positions; `scores` is scratch.
+///
+/// The weights of the values are `exp(score - max)`; their sum divides the result once, at the end.
+pub(crate) fn attend(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    for (position, score) in scores.iter_mut().enumerate() {
+        let key = &keys[position * shape.kv_stride..][..q.len()];
+        *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;
+    }
+    let inverse = 1.0 / exp_minus_max(scores);
+    out.fill(0.0);
+    for (position, score) in scores.iter().enumerate() {
+        let value = &values[position * shape.kv_stride..][..q.len()];
+        for (out, value) in out.iter_mut().zip(value) {
+            *out += score * value;
+        }
+    }
+    for out in out {
+        *out *= inverse;
+    }
+}

@@ -1,0 +1,476 @@
+//! WebAssembly's 128-bit SIMD, plain and relaxed.
+//!
+//! As in [`avx512`](super::avx512), but a group of a panel fills four registers, of which there are 16 on most machines,
+//! whatever WebAssembly promises. How 8-bit numbers are multiplied depends on what the build and the engine have:
+//!
+//! 1. [`Plain`]: `i32x4.dot_i16x8` on weights and activations widened to 16 bits. A register of 8 widened weights is two
+//!    rows of 4 columns, so each row's sum comes in two lanes, which are added once a block.
+//! 2. Relaxed SIMD's `i32x4.relaxed_dot_i8x16_i7x16_add` multiplies 16 weights at once, but its second operand has only
+//!    7 bits for sure. [`Signed7`] passes `|x|` (0..=127) there and moves the sign of `x` to the weights:
+//!    `(w ^ s) - s` with `s` 0 or -1. Exact on every engine.
+//! 3. What an engine does with an eighth bit is its choice, but always the same one. [`Unsigned8`] is for those that take
+//!    it as a value (x86 with VNNI): weights plus 128, as in AVX-512. [`Signed8`] is for those that take it as a sign
+//!    (ARM's `sdot`): weights as they are. [`Dot::works`] tries them out on extreme operands before they are used.
+//!
+//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. Processors do so themselves,
+//! a few pages at a time; so four panels, in four places, are read in turn, two tiles each: 20 % faster, of 7 to 10 GB/s
+//! on an Emerald Rapids server, though 6 % slower where all is in the nearest cache. Changing panels after every tile
+//! costs more there (25 %, registers run out), after four it gains nothing; neither did loads of what comes later.
+//!
+//! Activations are stored in the form that each of these loads with one broadcast.
+
+use super::lanes::{Lanes, twins};
+use super::math::ROUND;
+use super::matrix::{BLOCK, F16_BIAS, MatrixQ8, PANEL};
+use super::pool::Shared;
+use super::quantised::{Block, Quantised};
+use super::scalar::LANES;
+use std::arch::wasm32::*;
+use std::array::from_fn;
+use std::ops::Range;
+
+/// A way to multiply 8-bit numbers.
+trait Dot {
+    /// What a register of 16 weights, 4 rows of 4 columns, becomes once for all activations.
+    type Weights: Copy;
+    /// The sums of 4 rows.
+    type Sums: Copy;
+
+    fn start(x: &Block) -> Self::Sums;
+    fn weights(w: v128) -> Self::Weights;
+    /// Adds the products of columns `4 * group..4 * group + 4`.
+    fn add(sums: Self::Sums, w: Self::Weights, x: &Block, group: usize) -> Self::Sums;
+    fn finish(sums: Self::Sums) -> v128;
+    /// Stores the activations as `add` wants them.
+    fn spread(x: &mut Block);
+
+    /// Whether this engine gives exact results, tried on operands at the ends of their ranges.
+    fn works() -> bool {
+        let ends = [-127, 127, -127, -127, 1, 127, -1, 0, 127, 127, 126, 127, -126, -127, 127, -1];
+        (0..16).all(|shift| {
+            let q = from_fn(|i| ends[(i * 5 + shift) % 16]);
+            let excess = -128 * q.iter().map(|q| i32::from(*q)).sum::<i32>();
+            let mut x = Block { q, excess, ..Block::ZERO };
+            Self::spread(&mut x);
+            let mut sums = Self::start(&x);
+            let mut expected = [0; 4];
+            for (group, q) in q.as_chunks::<4>().0.iter().enumerate() {
+                let w: [i8; 16] = from_fn(|i| ends[(i * 3 + group + shift) % 16]);
+                for (i, w) in w.iter().enumerate() {
+                    expected[i / 4] += i32::from(*w) * i32::from(q[i % 4]);
+                }
+                let words: [i32; 4] = from_fn(|row| i32::from_le_bytes(from_fn(|k| w[4 * row + k] as u8)));
+                sums = Self::add(sums, Self::weights(load(&words)), &x, group);
+            }
+            let mut got = [0; 4];
+            // SAFETY: `got` has the 16 bytes of a register.
+            unsafe { v128_store(got.as_mut_ptr().cast(), Self::finish(sums)) };
+            got == expected
+        })
+    }
+}
+
+/// A register of 16 weights.
+#[inline(always)]
+fn load(w: &[i32]) -> v128 {
+    let w: &[i32; 4] = w.first_chunk().expect("a register has 4 rows");
+    // SAFETY: 16 bytes.
+    unsafe { v128_load(w.as_ptr().cast()) }
+}
+
+/// Four bytes from `at` on, four times.
+#[cfg(target_feature = "relaxed-simd")]
+#[inline(always)]
+fn load4(bytes: &[u8], at: usize) -> v128 {
+    let bytes: &[u8; 4] = bytes[at..].first_chunk().expect("within the activations of a block");
+    // SAFETY: 4 bytes; loads need no alignment.
+    unsafe { v128_load32_splat(bytes.as_ptr().cast()) }
+}
+
+/// `i32x4.dot_i16x8`.
+pub(crate) struct Plain;
+
+impl Dot for Plain {
+    type Weights = [v128; 2];
+    type Sums = [v128; 2];
+
+    #[inline(always)]
+    fn start(_: &Block) -> [v128; 2] {
+        [i32x4_splat(0); 2]
+    }
+
+    #[inline(always)]
+    fn weights(w: v128) -> [v128; 2] {
+        [i16x8_extend_low_i8x16(w), i16x8_extend_high_i8x16(w)]
+    }
+
+    #[inline(always)]
+    fn add(sums: [v128; 2], w: [v128; 2], x: &Block, group: usize) -> [v128; 2] {
+        let x: &[u8; 8] = x.spread[group * 8..].first_chunk().expect("8 groups of 4 activations");
+        // SAFETY: 8 bytes; loads need no alignment.
+        let x = unsafe { v128_load64_splat(x.as_ptr().cast()) };
+        [i32x4_add(sums[0], i32x4_dot_i16x8(w[0], x)), i32x4_add(sums[1], i32x4_dot_i16x8(w[1], x))]
+    }
+
+    #[inline(always)]
+    fn finish(sums: [v128; 2]) -> v128 {
+        let even = i32x4_shuffle::<0, 2, 4, 6>(sums[0], sums[1]);
+        i32x4_add(even, i32x4_shuffle::<1, 3, 5, 7>(sums[0], sums[1]))
+    }
+
+    fn spread(x: &mut Block) {
+        for (to, q) in x.spread.as_chunks_mut::<2>().0.iter_mut().zip(x.q) {
+            *to = i16::from(q).to_le_bytes();
+        }
+    }
+}
+
+/// Relaxed dot product of magnitudes with weights that take the sign.
+#[cfg(target_feature = "relaxed-simd")]
+pub(crate) struct Signed7;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Signed7 {
+    type Weights = v128;
+    type Sums = v128;
+
+    #[inline(always)]
+    fn start(_: &Block) -> v128 {
+        i32x4_splat(0)
+    }
+
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        w
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
+        let (magnitude, sign) = (load4(&x.spread, group * 4), load4(&x.spread, BLOCK + group * 4));
+        i32x4_relaxed_dot_i8x16_i7x16_add(i8x16_sub(v128_xor(w, sign), sign), magnitude, sums)
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128) -> v128 {
+        sums
+    }
+
+    fn spread(x: &mut Block) {
+        let (magnitudes, signs) = x.spread.split_at_mut(BLOCK);
+        for ((magnitude, sign), q) in magnitudes.iter_mut().zip(signs).zip(x.q) {
+            (*magnitude, *sign) = (q.unsigned_abs(), (q >> 7) as u8);
+        }
+    }
+}
+
+/// Relaxed dot product on an engine that takes all 8 bits of the second operand as a value.
+#[cfg(target_feature = "relaxed-simd")]
+pub(crate) struct Unsigned8;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Unsigned8 {
+    type Weights = v128;
+    type Sums = v128;
+
+    #[inline(always)]
+    fn start(x: &Block) -> v128 {
+        i32x4_splat(x.excess)
+    }
+
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        v128_xor(w, i8x16_splat(-128))
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.spread, group * 4), w, sums)
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128) -> v128 {
+        sums
+    }
+
+    fn spread(x: &mut Block) {
+        x.spread[..BLOCK].copy_from_slice(&x.q.map(|q| q as u8));
+    }
+}
+
+/// Relaxed dot product on an engine that takes the second operand as signed.
+#[cfg(target_feature = "relaxed-simd")]
+pub(crate) struct Signed8;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Signed8 {
+    type Weights = v128;
+    type Sums = v128;
+
+    #[inline(always)]
+    fn start(_: &Block) -> v128 {
+        i32x4_splat(0)
+    }
+
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        w
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.spread, group * 4), w, sums)
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128) -> v128 {
+        sums
+    }
+
+    fn spread(x: &mut Block) {
+        Unsigned8::spread(x);
+    }
+}
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[inline(always)]
+unsafe fn matmul_with<D: Dot>(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+    let mut panels = panels;
+    while x.rows == 1 && panels.len() >= SIDE_BY_SIDE {
+        // SAFETY: the caller's promise.
+        unsafe { rows::<D, 1, 4, SIDE_BY_SIDE>(matrix, x, panels.start, 0, out) };
+        panels.start += SIDE_BY_SIDE;
+    }
+    for panel in panels {
+        for first in (0..x.rows).step_by(4) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match x.rows - first {
+                    1 => rows::<D, 1, 4, 1>(matrix, x, panel, first, out),
+                    2 => rows::<D, 2, 2, 1>(matrix, x, panel, first, out),
+                    3 => rows::<D, 3, 2, 1>(matrix, x, panel, first, out),
+                    _ => rows::<D, 4, 2, 1>(matrix, x, panel, first, out),
+                }
+            }
+        }
+    }
+}
+
+/// Panels that a single row of activations is multiplied with side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Tiles of one of them before it is the next one's turn.
+const TILES_IN_TURN: usize = 2;
+
+/// The outputs of `P` panels for the activation rows `first..first + M`, a group; `Q` quarters of a panel at a time.
+///
+/// # Safety
+/// Nobody else uses the panels' columns of `out`.
+#[inline(always)]
+unsafe fn rows<D: Dot, const M: usize, const Q: usize, const P: usize>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panel: usize,
+    first: usize,
+    out: &Shared<'_, f32>,
+) {
+    let panels: [_; P] = from_fn(|p| matrix.panel(panel + p));
+    let (xs, _) = x.group(first, M).as_chunks::<M>();
+    let mut sums = [[[f32x4_splat(0.0); M]; 4]; P];
+    let step = if P == 1 { xs.len().max(1) } else { TILES_IN_TURN };
+    for (chunk, xs) in xs.chunks(step).enumerate() {
+        let at = chunk * step;
+        for ((tiles, scales), sums) in panels.iter().zip(&mut sums) {
+            let (tiles, scales) = (&tiles[at..at + xs.len()], &scales[at..at + xs.len()]);
+            for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+                for (part, sums) in sums.as_chunks_mut::<Q>().0.iter_mut().enumerate() {
+                    let mut starts = [D::start(&x[0]); M];
+                    for (start, x) in starts.iter_mut().zip(x) {
+                        *start = D::start(x);
+                    }
+                    let mut dots = [starts; Q];
+                    for (i, group) in tile.0.iter().enumerate() {
+                        for q in 0..Q {
+                            let w = D::weights(load(&group[(part * Q + q) * 4..]));
+                            for m in 0..M {
+                                dots[q][m] = D::add(dots[q][m], w, &x[m], i);
+                            }
+                        }
+                    }
+                    for q in 0..Q {
+                        let scales = f16x4(&scales[(part * Q + q) * 4..]);
+                        for m in 0..M {
+                            let scales = f32x4_mul(scales, f32x4_splat(x[m].scale));
+                            let dots = f32x4_convert_i32x4(D::finish(dots[q][m]));
+                            sums[q][m] = f32x4_add(sums[q][m], f32x4_mul(dots, scales));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (p, [a, b, c, d]) in sums.iter().enumerate() {
+        for m in 0..M {
+            let mut lanes = [0.0; PANEL];
+            F32x16([a[m], b[m], c[m], d[m]]).store(&mut lanes);
+            // SAFETY: the caller gave us the panels alone.
+            unsafe { matrix.store(panel + p, first + m, &lanes, out) };
+        }
+    }
+}
+
+/// Four f16 that are finite and not negative: see [`f32_from_f16`](super::matrix::f32_from_f16).
+#[inline(always)]
+fn f16x4(bits: &[u16]) -> v128 {
+    let bits: &[u16; 4] = bits.first_chunk().expect("a quarter of a panel has 4 scales");
+    // SAFETY: 8 bytes; loads need no alignment.
+    let bits = unsafe { u32x4_load_extend_u16x4(bits.as_ptr()) };
+    f32x4_mul(u32x4_shl(bits, 13), f32x4_splat(F16_BIAS))
+}
+
+#[inline(always)]
+fn quantise_with<D: Dot>(x: &[f32], blocks: &mut [Block], step: usize) {
+    super::scalar::quantise(x, blocks, step);
+    for block in blocks.iter_mut().step_by(step).take(x.len() / BLOCK) {
+        D::spread(block);
+    }
+}
+
+/// The functions of one way to multiply.
+macro_rules! way {
+    ($name:ident, $dot:ty) => {
+        pub(crate) mod $name {
+            use super::*;
+
+            pub(crate) fn works() -> bool {
+                <$dot>::works()
+            }
+
+            /// # Safety
+            /// Nobody else uses the columns of `out` that belong to `panels`.
+            pub(crate) unsafe fn matmul(
+                matrix: &MatrixQ8,
+                x: &Quantised,
+                panels: Range<usize>,
+                out: &Shared<'_, f32>,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { matmul_with::<$dot>(matrix, x, panels, out) }
+            }
+
+            pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+                quantise_with::<$dot>(x, blocks, step);
+            }
+
+            pub(crate) use super::super::scalar::{pack_columns, pack_row};
+            pub(crate) use super::twin::*;
+        }
+    };
+}
+
+way!(plain, Plain);
+#[cfg(target_feature = "relaxed-simd")]
+way!(signed7, Signed7);
+#[cfg(target_feature = "relaxed-simd")]
+way!(unsigned8, Unsigned8);
+#[cfg(target_feature = "relaxed-simd")]
+way!(signed8, Signed8);
+
+/// 16 lanes in four registers.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16([v128; 4]);
+
+impl F32x16 {
+    #[inline(always)]
+    fn with(self, other: Self, f: impl Fn(v128, v128) -> v128) -> Self {
+        let (a, b) = (self.0, other.0);
+        Self([f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])])
+    }
+}
+
+impl Lanes for F32x16 {
+    const KEPT: usize = 2;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([f32x4_splat(x); 4])
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES]) -> Self {
+        // SAFETY: each load is of 4 of the 16 elements.
+        Self(from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) }))
+    }
+
+    #[inline(always)]
+    fn store(self, out: &mut [f32; LANES]) {
+        for (i, x) in self.0.into_iter().enumerate() {
+            // SAFETY: each store is of 4 of the 16 elements.
+            unsafe { v128_store(out.as_mut_ptr().add(4 * i).cast(), x) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| f32x4_add(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| f32x4_sub(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| f32x4_mul(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| f32x4_div(a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // `pmin(a, b)` is `b < a ? b : a`, x86's with the operands exchanged.
+        self.with(other, |a, b| f32x4_pmin(b, a))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(other, |a, b| f32x4_pmax(b, a))
+    }
+
+    #[inline(always)]
+    fn zero_below(self, limit: Self, value: Self) -> Self {
+        let below = self.with(limit, |a, b| f32x4_lt(a, b));
+        value.with(below, |a, b| v128_andnot(a, b))
+    }
+
+    #[inline(always)]
+    fn powers(self) -> (Self, Self) {
+        let power = |n| i32x4_shl(i32x4_add(n, i32x4_splat(127)), 23);
+        let n = self.0.map(|n| i32x4_sub(n, i32x4_splat(ROUND.to_bits() as i32)));
+        let half = n.map(|n| i32x4_shr(n, 1));
+        (Self(half.map(power)), Self(from_fn(|i| power(i32x4_sub(n[i], half[i])))))
+    }
+
+    #[inline(always)]
+    fn fold4(values: [Self; 4]) -> [f32; 4] {
+        // 16 lanes to 8 to 4, each.
+        let [a, b, c, d] = values.map(|v| f32x4_add(f32x4_add(v.0[0], v.0[2]), f32x4_add(v.0[1], v.0[3])));
+        // 4 to 2: [a a b b] and [c c d d].
+        let halves = |x, y| f32x4_add(i32x4_shuffle::<0, 1, 4, 5>(x, y), i32x4_shuffle::<2, 3, 6, 7>(x, y));
+        let (ab, cd) = (halves(a, b), halves(c, d));
+        // 2 to 1.
+        let sums = f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(ab, cd), i32x4_shuffle::<1, 3, 5, 7>(ab, cd));
+        let mut out = [0.0; 4];
+        // SAFETY: `out` has the 16 bytes of a register.
+        unsafe { v128_store(out.as_mut_ptr().cast(), sums) };
+        out
+    }
+}
+
+mod twin {
+    super::twins!(super::F32x16);
+}

@@ -1,0 +1,409 @@
+//! Claims about kernels: every instruction set gives the bits of the scalar definition.
+
+use super::fingerprint::numbers;
+use super::*;
+use proptest::prelude::*;
+
+#[track_caller]
+fn same(got: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (a, b)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+            "{what}: element {i}: {a} instead of {b}"
+        );
+    }
+}
+
+/// Runs `f` with the scalar kernels and with each available instruction set, and compares the bits.
+#[track_caller]
+fn twins_agree(f: impl Fn(Isa) -> Vec<f32>) {
+    let expected = f(Isa::Scalar);
+    for isa in Isa::available() {
+        same(&f(isa), &expected, &format!("{isa:?}"));
+    }
+}
+
+/// A pool that runs its tasks last to first on two threads.
+struct Two;
+
+impl Pool for Two {
+    fn threads(&self) -> usize {
+        2
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (tasks / 2..tasks).rev().for_each(task));
+            (0..tasks / 2).rev().for_each(task);
+        });
+    }
+}
+
+fn product(isa: Isa, matrix: &MatrixQ8, x: &[f32], m: usize, pool: &dyn Pool) -> Vec<f32> {
+    let mut out = vec![f32::NAN; m * matrix.rows()];
+    let bias = numbers(5, matrix.rows());
+    matrix.product(isa, x, m, Some(&bias), Activation::GeluTanh, &mut out, pool);
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn products_agree(m in 1_usize..20, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
+        let matrix = MatrixQ8::from_f32(rows, blocks * 32, &numbers(seed, rows * blocks * 32)).unwrap();
+        let x = numbers(seed ^ 1, m * blocks * 32);
+        twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
+    }
+
+    #[test]
+    fn extreme_products_agree(m in 1_usize..9, signs: u64) {
+        // Every weight and activation at the end of its range: what saturates, if anything does.
+        let sign = |i: usize, n: u32| if signs.rotate_left(n) >> (i % 64) & 1 == 0 { 1.0 } else { -1.0 };
+        let weights: Vec<f32> = (0..16 * 64).map(|i| sign(i, 0)).collect();
+        let matrix = MatrixQ8::from_f32(16, 64, &weights).unwrap();
+        let x: Vec<f32> = (0..m * 64).map(|i| sign(i, 7)).collect();
+        twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
+    }
+
+    #[test]
+    fn quantised_activations_agree(blocks in 1_usize..20, seed: u64, size in -40_i32..38) {
+        let x: Vec<f32> = numbers(seed, blocks * 32).iter().map(|x| x * 10_f32.powi(size)).collect();
+        twins_agree(|isa| {
+            let mut out = vec![Block { scale: f32::NAN, ..Block::ZERO }; blocks];
+            quantise(isa, &x, &mut out, 1);
+            out.iter().flat_map(|b| b.q.map(f32::from).into_iter().chain([b.scale, b.excess as f32])).collect()
+        });
+    }
+
+    #[test]
+    fn activations_agree(n in 0_usize..70, seed: u64) {
+        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Tanh, Activation::Relu] {
+            twins_agree(|isa| {
+                let mut x = numbers(seed, n);
+                activation.apply_with(isa, &mut x);
+                x
+            });
+        }
+    }
+
+    #[test]
+    fn any_bits_give_the_same_activation(bits in prop::collection::vec(any::<u32>(), 32)) {
+        for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Tanh] {
+            twins_agree(|isa| {
+                let mut x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
+                activation.apply_with(isa, &mut x);
+                x
+            });
+        }
+    }
+
+    #[test]
+    fn layer_norms_agree(n in 1_usize..100, seed: u64) {
+        let (x, weight, bias) = (numbers(seed, n), numbers(seed ^ 1, n), numbers(seed ^ 2, n));
+        twins_agree(|isa| {
+            let mut out = vec![0.0; n];
+            dispatch!(isa, layer_norm(&x, &weight, &bias, 1e-5, &mut out));
+            out
+        });
+    }
+
+    #[test]
+    fn softmaxes_agree(n in 0_usize..100, seed: u64, spread in 0.01_f32..60.0) {
+        let x: Vec<f32> = numbers(seed, n).iter().map(|x| x * spread).collect();
+        twins_agree(|isa| {
+            let mut x = x.clone();
+            let sum = dispatch!(isa, exp_minus_max(&mut x));
+            x.push(sum);
+            x
+        });
+    }
+
+    #[test]
+    fn attentions_agree(head_dim in 1_usize..80, len in 1_usize..40, seed: u64) {
+        let kv_stride = head_dim + seed as usize % 5;
+        let (q, keys, values) =
+            (numbers(seed, head_dim), numbers(seed ^ 1, len * kv_stride), numbers(seed ^ 2, len * kv_stride));
+        let shape = AttentionShape {
+            heads: 1, head_dim, queries: 1, q_stride: head_dim, kv_stride, scale: 0.3, mask: Mask::Full { len },
+        };
+        twins_agree(|isa| {
+            let (mut scores, mut out) = (vec![0.0; len], vec![0.0; head_dim]);
+            attend(isa, &q, &keys, &values, &shape, &mut scores, &mut out);
+            out
+        });
+    }
+}
+
+#[test]
+fn a_product_is_the_same_on_any_pool_and_in_any_batch() {
+    let (rows, cols, m) = (1000, 256, 21);
+    let matrix = MatrixQ8::from_f32(rows, cols, &numbers(3, rows * cols)).unwrap();
+    let x = numbers(4, m * cols);
+    let isa = Isa::active();
+    let expected = product(isa, &matrix, &x, m, &SingleThread);
+    same(&product(isa, &matrix, &x, m, &Two), &expected, "two threads");
+    for (i, x) in x.chunks(cols).enumerate() {
+        same(&product(isa, &matrix, x, 1, &Two), &expected[i * rows..(i + 1) * rows], "one row");
+    }
+}
+
+#[test]
+fn bits_are_those_of_every_other_target() {
+    // The other tests do not mind which instruction set is forced meanwhile: that is what they say.
+    for isa in Isa::available() {
+        Isa::force(Some(isa));
+        assert_eq!(fingerprint(), FINGERPRINT, "{isa:?}: {:#x}", fingerprint());
+    }
+    Isa::force(None);
+}
+
+#[test]
+fn a_product_is_near_the_f32_one() {
+    let (rows, cols) = (48, 768);
+    let (w, x) = (numbers(3, rows * cols), numbers(4, cols));
+    let matrix = MatrixQ8::from_f32(rows, cols, &w).unwrap();
+    let mut out = vec![0.0; rows];
+    matrix.matmul(&x, None, &mut out, &SingleThread);
+    let (mut error, mut size) = (0.0, 0.0);
+    for (row, out) in out.iter().enumerate() {
+        let exact: f64 = (0..cols).map(|k| f64::from(w[row * cols + k]) * f64::from(x[k])).sum();
+        error += (f64::from(*out) - exact).powi(2);
+        size += exact.powi(2);
+    }
+    assert!((error / size).sqrt() < 0.02, "relative error {}", (error / size).sqrt());
+}
+
+#[test]
+fn a_product_with_ones_is_checkable_by_hand() {
+    let mut builder = MatrixQ8Builder::new(2, 64);
+    builder.set_row_f32(0, &[1.0; 64]).unwrap();
+    // d = 127 / 127 = 1, so the weights are themselves.
+    let counted: Vec<f32> = (0..64).map(|k| if k % 32 == 0 { 127.0 } else { k as f32 }).collect();
+    builder.set_row_f32(1, &counted).unwrap();
+    let matrix = builder.finish();
+    let mut out = [0.0; 2];
+    matrix.matmul(&[127.0; 64], Some(&[0.5, -1.0]), &mut out, &SingleThread);
+    let scale_of_one = 127.0 * f32::from(127_i8) * 32.0 * matrix::f32_from_f16(0x2008);
+    assert_eq!(out, [2.0 * scale_of_one + 0.5, 127.0 * counted.iter().sum::<f32>() - 1.0]);
+}
+
+#[test]
+fn quantising_a_transposed_matrix_is_the_same() {
+    let (rows, cols) = (37, 96);
+    let weights = numbers(9, rows * cols);
+    let matrix = MatrixQ8::from_f32(rows, cols, &weights).unwrap();
+    let mut builder = MatrixQ8Builder::new(rows, cols);
+    let transposed: Vec<f32> = (0..rows * cols).map(|i| weights[(i % rows) * cols + i / rows]).collect();
+    for (block, slab) in transposed.chunks(32 * rows).enumerate() {
+        builder.set_columns_f32(block, slab).unwrap();
+    }
+    let other = builder.finish();
+    let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+    for row in 0..rows {
+        matrix.row(row, &mut a);
+        other.row(row, &mut b);
+        same(&b, &a, "row");
+    }
+}
+
+#[test]
+fn foreign_blocks_keep_their_values() {
+    let mut builder = MatrixQ8Builder::new(1, 32);
+    let q: [i8; 32] = std::array::from_fn(|k| (k as i8 - 16) * 7);
+    // -0.5 as f16: the sign moves to the weights.
+    builder.set_block_q8(0, 0, 0xb800, &q).unwrap();
+    let mut row = [0.0; 32];
+    builder.finish().row(0, &mut row);
+    assert_eq!(row, q.map(|q| f32::from(q) * -0.5));
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused() {
+    let mut builder = MatrixQ8Builder::new(3, 64);
+    let mut row = [0.0; 64];
+    row[40] = f32::NAN;
+    assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
+    assert_eq!(builder.set_block_q8(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
+    assert_eq!(
+        NotFinite { row: 2, block: 1 }.to_string(),
+        "weights: a number in row 2, columns 32 to 63, is infinite or not a number"
+    );
+}
+
+#[test]
+fn activations_that_are_no_numbers_show_in_the_output() {
+    let matrix = MatrixQ8::from_f32(5, 64, &numbers(1, 5 * 64)).unwrap();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = numbers(2, 64);
+        x[33] = bad;
+        twins_agree(|isa| product(isa, &matrix, &x, 1, &SingleThread));
+        assert!(product(Isa::active(), &matrix, &x, 1, &SingleThread).iter().all(|y| y.is_nan()));
+    }
+}
+
+#[test]
+fn f16_scales_round_trip() {
+    for bits in 0..0x7c00 {
+        assert_eq!(pack::f16_from_f32(matrix::f32_from_f16(bits)), bits);
+    }
+    // Halfway between two f16: to the even one; above the largest: the largest.
+    assert_eq!(pack::f16_from_f32(1.0 + 1.0 / 2048.0), 0x3c00);
+    assert_eq!(pack::f16_from_f32(1.0 + 3.0 / 2048.0), 0x3c02);
+    assert_eq!(pack::f16_from_f32(1e9), 0x7bff);
+}
+
+/// The largest distance of `f` from `exact` in units in the last place of the exact value, on a fine grid.
+fn worst(f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64, from: f32, to: f32) -> f64 {
+    let n = 400_000;
+    (0..=n)
+        .map(|i| {
+            let x = from + (to - from) * i as f32 / n as f32;
+            let exact = exact(f64::from(x));
+            let ulp =
+                f64::from(f32::EPSILON) * 2_f64.powi(exact.abs().log2().floor() as i32).max(2_f64.powi(-126));
+            if exact == 0.0 { f64::from(f(x)).abs() } else { (f64::from(f(x)) - exact).abs() / ulp }
+        })
+        .fold(0.0, f64::max)
+}
+
+/// `erf` in f64 by its Taylor series, which suffices for `|x| <= 4`.
+fn exact_erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..120 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+#[test]
+fn functions_are_as_near_as_they_say() {
+    for (name, got, limit) in [
+        ("exp", worst(exp, f64::exp, -87.0, 88.5), 1.0),
+        ("tanh", worst(tanh, f64::tanh, -10.0, 10.0), 5.5),
+        ("erf", worst(erf, exact_erf, -4.0, 4.0), 6.5),
+    ] {
+        eprintln!("{name}: {got}");
+        assert!(got <= limit, "{name}: {got} units in the last place");
+    }
+}
+
+#[test]
+fn functions_hold_at_their_ends() {
+    assert_eq!(exp(0.0), 1.0);
+    assert_eq!((exp(-200.0), exp(f32::NEG_INFINITY)), (0.0, 0.0));
+    assert_eq!((exp(200.0), exp(f32::INFINITY)), (f32::INFINITY, f32::INFINITY));
+    assert_eq!((tanh(50.0), tanh(f32::NEG_INFINITY), tanh(0.0)), (1.0, -1.0, 0.0));
+    assert_eq!((erf(50.0), erf(f32::NEG_INFINITY), erf(0.0)), (1.0, -1.0, 0.0));
+    assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && erf(f32::NAN).is_nan());
+}
+
+#[test]
+fn attention_is_the_textbook_formula() {
+    let (heads, head_dim, queries, past) = (3, 16, 5, 4);
+    let (width, positions) = (heads * head_dim, past + queries);
+    let (q, keys, values) =
+        (numbers(1, queries * width), numbers(2, positions * width), numbers(3, positions * width));
+    for mask in [Mask::Causal { past }, Mask::Full { len: 6 }] {
+        let shape =
+            AttentionShape { heads, head_dim, queries, q_stride: width, kv_stride: width, scale: 0.25, mask };
+        let mut out = vec![f32::NAN; queries * width];
+        attention(&q, &keys, &values, &shape, &mut out, &Two);
+        for (i, out) in out.iter().enumerate() {
+            let (query, head, at) = (i / width, i % width / head_dim, i % width);
+            let visible = if let Mask::Full { len } = mask { len } else { past + query + 1 };
+            let weight = |p: usize| {
+                let dot: f64 = (0..head_dim)
+                    .map(|d| {
+                        f64::from(q[query * width + head * head_dim + d])
+                            * f64::from(keys[p * width + head * head_dim + d])
+                    })
+                    .sum();
+                (dot * 0.25).exp()
+            };
+            let sum: f64 = (0..visible).map(weight).sum();
+            let exact: f64 = (0..visible).map(|p| weight(p) / sum * f64::from(values[p * width + at])).sum();
+            assert!((f64::from(*out) - exact).abs() < 1e-5, "{mask:?}, element {i}: {out}, exactly {exact}");
+        }
+    }
+}
+
+#[test]
+fn attention_is_the_same_on_any_pool_and_in_one_or_many_steps() {
+    let (heads, head_dim, positions) = (4, 32, 70);
+    let width = heads * head_dim;
+    let qkv = numbers(1, positions * 3 * width);
+    let shape = |past: usize, queries: usize| AttentionShape {
+        heads,
+        head_dim,
+        queries,
+        q_stride: 3 * width,
+        kv_stride: 3 * width,
+        scale: 0.2,
+        mask: Mask::Causal { past },
+    };
+    let run = |past: usize, queries: usize, pool: &dyn Pool| {
+        let mut out = vec![0.0; queries * width];
+        attention(
+            &qkv[past * 3 * width..],
+            &qkv[width..],
+            &qkv[2 * width..],
+            &shape(past, queries),
+            &mut out,
+            pool,
+        );
+        out
+    };
+    let expected = run(0, positions, &SingleThread);
+    same(&run(0, positions, &Two), &expected, "two threads");
+    for position in 0..positions {
+        same(
+            &run(position, 1, &SingleThread),
+            &expected[position * width..(position + 1) * width],
+            "one query",
+        );
+    }
+}
+
+#[test]
+fn a_query_that_sees_nothing_gives_zeros() {
+    let shape = AttentionShape {
+        heads: 1,
+        head_dim: 16,
+        queries: 1,
+        q_stride: 16,
+        kv_stride: 16,
+        scale: 1.0,
+        mask: Mask::Full { len: 0 },
+    };
+    let mut out = [f32::NAN; 16];
+    attention(&[1.0; 16], &[], &[], &shape, &mut out, &SingleThread);
+    assert_eq!(out, [0.0; 16]);
+}
+
+#[test]
+fn layer_norm_is_checkable_by_hand() {
+    // Mean 2.5, variance 1.25.
+    let mut out = [0.0; 4];
+    layer_norm(&[1.0, 2.0, 3.0, 4.0], &[2.0; 4], &[1.0; 4], 0.0, &mut out);
+    let step = 1.0 / 1.25_f32.sqrt();
+    assert_eq!(
+        out,
+        [-1.5 * step * 2.0 + 1.0, -0.5 * step * 2.0 + 1.0, 0.5 * step * 2.0 + 1.0, 1.5 * step * 2.0 + 1.0]
+    );
+}
+
+#[test]
+fn softmax_sums_to_one() {
+    let mut x = numbers(7, 1000);
+    softmax(&mut x);
+    assert!((x.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn size_is_eight_and_a_half_bits_a_weight() {
+    let matrix = MatrixQ8Builder::new(32, 64).finish();
+    assert_eq!(matrix.size_bytes() * 8, 32 * 64 * 17 / 2);
+}
