@@ -1,0 +1,165 @@
+//! Puts a model together from the bytes of its files.
+
+use super::{
+    config::Config,
+    reader::{FileReader, Header},
+    weights::{Dtype, Weights},
+};
+use crate::{
+    error::{Error, Result},
+    model::{Encoder, gpt2::Gpt2},
+};
+
+/// How a checkpoint is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// How matrices are kept.
+    pub dtype: Dtype,
+    /// Fills a missing classification head with draws from this seed, instead of refusing the checkpoint.
+    pub untrained_head_seed: Option<u64>,
+}
+
+/// A model that was loaded.
+#[derive(Debug)]
+pub enum Loaded {
+    /// A generator.
+    Gpt2(Gpt2),
+    /// A classifier.
+    Encoder(Encoder),
+}
+
+/// Takes the files of a checkpoint, in pieces of any size, and gives the model.
+///
+/// ```
+/// use inkling_engine::checkpoint::{LoadOptions, Loader};
+///
+/// let mut loader = Loader::new(Some(br#"{"model_type": "gpt2"}"#), LoadOptions::default())?;
+/// loader.begin_file("model.safetensors", Some(10))?;
+/// loader.push(b"\x02\0\0\0")?; // any piece will do
+/// loader.push(b"\0\0\0\0{}")?;
+/// loader.end_file()?;
+/// let error = loader.finish().unwrap_err();
+/// assert_eq!(error.to_string(), "weights: `wte.weight` is missing; the config asks for shape [50257, 768]");
+/// # Ok::<(), inkling_engine::Error>(())
+/// ```
+pub struct Loader {
+    assembly: Assembly,
+    file: Option<FileReader>,
+}
+
+/// What the files have given so far.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    config: Option<Config>,
+    options: LoadOptions,
+    weights: Option<Weights>,
+}
+
+impl Loader {
+    /// Begins a checkpoint. Only a GGUF file can do without a config.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_json`].
+    pub fn new(config_json: Option<&[u8]>, options: LoadOptions) -> Result<Loader> {
+        let config = config_json.map(Config::from_json).transpose()?;
+        Ok(Loader { assembly: Assembly { config, options, weights: None }, file: None })
+    }
+
+    /// Begins the next weights file; shards come one after the other, in any order.
+    ///
+    /// `size_bytes` is the file's size. A header that announces more is refused before anything is allocated for it;
+    /// where a host does not know the size, at most 4 GiB are believed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the file before was not ended.
+    pub fn begin_file(&mut self, name: &str, size_bytes: Option<u64>) -> Result<()> {
+        if self.file.is_some() {
+            return Err(Error::format(name, "begun before the file before it was ended"));
+        }
+        self.file = Some(FileReader::new(name, size_bytes));
+        Ok(())
+    }
+
+    /// Takes the next bytes of the file.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them: see [`Error`].
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.file {
+            Some(file) => file.push(bytes, &mut self.assembly),
+            None => Err(Error::format("weights", "bytes came before any file was begun")),
+        }
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if bytes are missing.
+    pub fn end_file(&mut self) -> Result<()> {
+        match self.file.take() {
+            Some(file) => file.end(&mut self.assembly),
+            None => Err(Error::format("weights", "no file was begun")),
+        }
+    }
+
+    /// Builds the model.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] or [`Error::UntrainedHead`] if tensors are missing.
+    pub fn finish(self) -> Result<Loaded> {
+        let Assembly { config, options, weights } = self.assembly;
+        let (Some(config), Some(mut weights)) = (config, weights) else {
+            return Err(Error::format("weights", "no weights file was read"));
+        };
+        weights.check(options.untrained_head_seed)?;
+        match config {
+            Config::Gpt2(config) => Ok(Loaded::Gpt2(Gpt2::new(config, &mut weights)?)),
+            Config::Encoder(config) => Ok(Loaded::Encoder(Encoder::new(config, &mut weights)?)),
+        }
+    }
+}
+
+impl Assembly {
+    /// Learns from a file's header what to expect of its tensors.
+    pub(super) fn take_header(&mut self, header: &Header) -> Result<()> {
+        let config = match (&self.config, &header.gguf) {
+            (Some(config), _) => config,
+            (None, Some(metadata)) => {
+                let shape =
+                    |name: &str| header.entries.iter().find(|entry| entry.name == name).map(|e| &e.shape);
+                let vocab_size =
+                    shape("token_embd.weight").and_then(|shape| shape.first()).copied().unwrap_or(0);
+                let config = Config::from_gguf(metadata, shape("output.weight").is_some(), vocab_size)?;
+                self.config.insert(config)
+            }
+            (None, None) => {
+                let (expected, got) = ("given by a config.json".into(), "no config.json".into());
+                return Err(Error::Config { field: "model_type".into(), expected, got });
+            }
+        };
+        let plan = match config {
+            Config::Gpt2(config) => Gpt2::plan(config, header.gguf.is_some()),
+            Config::Encoder(config) if header.gguf.is_none() => Encoder::plan(config),
+            Config::Encoder(_) => {
+                let got = "an encoder in GGUF".into();
+                return Err(Error::Architecture {
+                    got,
+                    supported: "gpt2 in GGUF; the others as safetensors",
+                });
+            }
+        };
+        self.weights.get_or_insert_with(|| Weights::new(plan, self.options.dtype));
+        Ok(())
+    }
+
+    /// The tensors.
+    pub(super) fn weights(&mut self) -> &mut Weights {
+        self.weights.as_mut().expect("made when the first header was read")
+    }
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("assembly", &self.assembly).finish_non_exhaustive()
+    }
+}

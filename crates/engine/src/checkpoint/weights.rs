@@ -1,0 +1,467 @@
+//! The tensors that an architecture asks for, filled while a file streams by.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use candle_core::{CpuStorage, quantized::GgmlDType};
+use half::{bf16, f16};
+
+use super::reader::{Entry, Storage};
+use crate::{
+    error::{Error, Result},
+    kernels::MatrixQ8Builder,
+    layers::{LayerNorm, Linear, Matrix},
+};
+
+/// Rows and columns of a block that shares one scale.
+const BLOCK: usize = 32;
+
+/// How matrices are kept in memory. Vectors and position embeddings always stay f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit floats: the reference.
+    F32,
+    /// 8 bits a weight and a scale for 32 of them, as GGUF's Q8_0. Matrices whose rows 32 does not divide stay f32.
+    #[default]
+    Q8,
+}
+
+/// A tensor that an architecture asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The tensor's path in the architecture's own spelling, such as `h.0.attn.c_attn.weight`.
+    pub(crate) name: String,
+    /// Its shape as Hugging Face stores it.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) kind: Kind,
+    /// Part of a classification head: where it is missing the checkpoint is untrained rather than broken.
+    pub(crate) head: bool,
+}
+
+/// What a tensor is for, which decides how it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A linear layer's weights `(out, in)`, or an embedding `(vocab, dim)`.
+    Matrix,
+    /// The same, stored `(in, out)` by Hugging Face's `Conv1D`; kept `(out, in)`.
+    Conv1d,
+    /// Anything that is kept as it is, in f32.
+    Plain,
+}
+
+impl Wanted {
+    pub(crate) fn matrix(name: impl Into<String>, out: usize, input: usize) -> Wanted {
+        Wanted { name: name.into(), shape: vec![out, input], kind: Kind::Matrix, head: false }
+    }
+
+    pub(crate) fn conv1d(name: impl Into<String>, input: usize, out: usize) -> Wanted {
+        Wanted { name: name.into(), shape: vec![input, out], kind: Kind::Conv1d, head: false }
+    }
+
+    pub(crate) fn plain(name: impl Into<String>, shape: &[usize]) -> Wanted {
+        Wanted { name: name.into(), shape: shape.to_vec(), kind: Kind::Plain, head: false }
+    }
+
+    /// `weight` and `bias` of a layer norm over `dim`.
+    pub(crate) fn layer_norm(path: &str, dim: usize) -> [Wanted; 2] {
+        [Wanted::plain(format!("{path}.weight"), &[dim]), Wanted::plain(format!("{path}.bias"), &[dim])]
+    }
+
+    /// `weight` and `bias` of a linear layer, stored `(out, in)`.
+    pub(crate) fn linear(path: &str, out: usize, input: usize) -> [Wanted; 2] {
+        [Wanted::matrix(format!("{path}.weight"), out, input), Wanted::plain(format!("{path}.bias"), &[out])]
+    }
+
+    pub(crate) fn in_head(mut self) -> Wanted {
+        self.head = true;
+        self
+    }
+}
+
+/// Where a file's tensor belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The tensor of this path.
+    Tensor(String),
+    /// A buffer or head that the architecture has no use for.
+    Ignored,
+}
+
+/// What an architecture expects of a file.
+pub(crate) struct Plan {
+    /// For errors: `GPT-2`, `BERT`, ...
+    pub(crate) architecture: &'static str,
+    /// Every tensor that is needed.
+    pub(crate) wanted: Vec<Wanted>,
+    /// Maps a file's name for a tensor to the architecture's; unknown names are mapped to themselves.
+    pub(crate) place: fn(&str) -> Place,
+    /// Whether matrices come `(out, in)` also where Hugging Face has `Conv1D`: so in GGUF files.
+    pub(crate) conv1d_is_transposed: bool,
+}
+
+/// The tensors of a model, partly or wholly read.
+pub struct Weights {
+    plan: Plan,
+    dtype: Dtype,
+    filled: BTreeMap<String, (String, Filled)>,
+    current: Option<Filling>,
+}
+
+enum Filled {
+    Plain(Vec<f32>),
+    Matrix(Matrix),
+}
+
+/// The tensor that is being read; `None` where its bytes are skipped.
+struct Filling {
+    tensor: Option<Target>,
+}
+
+struct Target {
+    file_name: String,
+    name: String,
+    storage: Storage,
+    /// Bytes of a unit that the last piece cut in two.
+    carry: Vec<u8>,
+    /// Elements decoded so far.
+    elements: usize,
+    store: Store,
+}
+
+/// Where decoded elements go.
+enum Store {
+    Plain(Vec<f32>),
+    F32 {
+        rows: usize,
+        cols: usize,
+        transpose: bool,
+        data: Vec<f32>,
+    },
+    /// A matrix `(rows, cols)`; `strip` collects one row, or 32 rows of the transposed matrix.
+    Q8 {
+        builder: MatrixQ8Builder,
+        rows: usize,
+        cols: usize,
+        transpose: bool,
+        strip: Vec<f32>,
+        done: usize,
+    },
+}
+
+impl Weights {
+    pub(crate) fn new(plan: Plan, dtype: Dtype) -> Weights {
+        Weights { plan, dtype, filled: BTreeMap::new(), current: None }
+    }
+
+    /// Begins a tensor of the file: checks name, shape and type, and makes its place.
+    pub(super) fn begin(&mut self, entry: &Entry) -> Result<()> {
+        let name = match (self.plan.place)(&entry.name) {
+            Place::Ignored => {
+                self.current = Some(Filling { tensor: None });
+                return Ok(());
+            }
+            Place::Tensor(name) => name,
+        };
+        let Some(wanted) = self.plan.wanted.iter().find(|wanted| wanted.name == name) else {
+            let (name, architecture) = (entry.name.clone(), self.plan.architecture);
+            return Err(Error::UnknownTensor { name, architecture });
+        };
+        if let Some((first, _)) = self.filled.get(&name) {
+            return Err(Error::DuplicateTensor { name, first: first.clone(), second: entry.name.clone() });
+        }
+        let conv1d = wanted.kind == Kind::Conv1d;
+        let mut expected = wanted.shape.clone();
+        if conv1d && self.plan.conv1d_is_transposed {
+            expected.reverse();
+        }
+        if entry.shape != expected {
+            return Err(Error::TensorShape { name: entry.name.clone(), expected, got: entry.shape.clone() });
+        }
+        if let Storage::Unsupported(got) = &entry.storage {
+            return Err(Error::TensorType {
+                name: entry.name.clone(),
+                got: got.clone(),
+                supported: "F32, F16, BF16, and in GGUF also Q8_0, Q4_0, Q4_K, Q6_K",
+            });
+        }
+        let store = match wanted.kind {
+            Kind::Plain => Store::Plain(Vec::with_capacity(expected.iter().product())),
+            Kind::Matrix | Kind::Conv1d => {
+                let transpose = conv1d && !self.plan.conv1d_is_transposed;
+                let (rows, cols) =
+                    if transpose { (expected[1], expected[0]) } else { (expected[0], expected[1]) };
+                match self.dtype {
+                    Dtype::Q8 if cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 => Store::Q8 {
+                        builder: MatrixQ8Builder::new(rows, cols),
+                        rows,
+                        cols,
+                        transpose,
+                        strip: Vec::new(),
+                        done: 0,
+                    },
+                    _ if transpose => Store::F32 { rows, cols, transpose, data: vec![0.0; rows * cols] },
+                    _ => Store::F32 { rows, cols, transpose, data: Vec::with_capacity(rows * cols) },
+                }
+            }
+        };
+        let (file_name, storage) = (entry.name.clone(), entry.storage.clone());
+        let target = Target { file_name, name, storage, carry: Vec::new(), elements: 0, store };
+        self.current = Some(Filling { tensor: Some(target) });
+        Ok(())
+    }
+
+    /// Takes the next bytes of the tensor that has begun.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.current {
+            Some(Filling { tensor: Some(target) }) => target.write(bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the tensor.
+    pub(super) fn end(&mut self) -> Result<()> {
+        if let Some(Filling { tensor: Some(target) }) = self.current.take() {
+            let (name, file_name, filled) = target.finish()?;
+            self.filled.insert(name, (file_name, filled));
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing is missing. Missing tensors of a classification head are drawn from
+    /// `untrained_head_seed` if one is given.
+    pub(super) fn check(&mut self, untrained_head_seed: Option<u64>) -> Result<()> {
+        let missing: Vec<Wanted> = self
+            .plan
+            .wanted
+            .iter()
+            .filter(|wanted| !self.filled.contains_key(&wanted.name))
+            .cloned()
+            .collect();
+        if let Some(wanted) = missing.iter().find(|wanted| !wanted.head) {
+            return Err(Error::MissingTensor { name: wanted.name.clone(), expected: wanted.shape.clone() });
+        }
+        // The last one is the classifier itself, whose name says most.
+        let Some(last) = missing.iter().rev().find(|wanted| wanted.kind == Kind::Matrix).or(missing.last())
+        else {
+            return Ok(());
+        };
+        let Some(seed) = untrained_head_seed else {
+            return Err(Error::UntrainedHead { missing: last.name.clone() });
+        };
+        for (index, wanted) in missing.into_iter().enumerate() {
+            let count = wanted.shape.iter().product();
+            let data = match wanted.kind {
+                Kind::Plain => vec![0.0; count],
+                Kind::Matrix | Kind::Conv1d => draws(seed.wrapping_add(index as u64), count),
+            };
+            let filled = match wanted.kind {
+                Kind::Plain => Filled::Plain(data),
+                Kind::Matrix | Kind::Conv1d => {
+                    Filled::Matrix(Matrix::from_f32(wanted.shape[0], wanted.shape[1], data)?)
+                }
+            };
+            self.filled.insert(wanted.name, ("an untrained head".into(), filled));
+        }
+        Ok(())
+    }
+
+    /// Takes a vector (or a table that is kept in f32) out.
+    pub(crate) fn plain(&mut self, name: &str) -> Result<Vec<f32>> {
+        match self.filled.remove(name) {
+            Some((_, Filled::Plain(data))) => Ok(data),
+            _ => Err(Error::MissingTensor { name: name.into(), expected: Vec::new() }),
+        }
+    }
+
+    /// Takes a matrix out, to be shared by all that use it.
+    pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Matrix>> {
+        match self.filled.remove(name) {
+            Some((_, Filled::Matrix(matrix))) => Ok(Arc::new(matrix)),
+            _ => Err(Error::MissingTensor { name: name.into(), expected: Vec::new() }),
+        }
+    }
+
+    /// A view under `path`: `weights.pp("attn").pp("c_attn")` names a layer as the file does.
+    pub(crate) fn pp<'a>(&'a mut self, path: impl std::fmt::Display) -> Path<'a> {
+        Path { weights: self, path: path.to_string() }
+    }
+}
+
+/// A place in a [`Weights`], named as in the file.
+pub(crate) struct Path<'a> {
+    weights: &'a mut Weights,
+    path: String,
+}
+
+impl Path<'_> {
+    pub(crate) fn pp(&mut self, name: impl std::fmt::Display) -> Path<'_> {
+        Path { path: format!("{}.{name}", self.path), weights: self.weights }
+    }
+
+    pub(crate) fn plain(&mut self, name: &str) -> Result<Vec<f32>> {
+        self.weights.plain(&format!("{}.{name}", self.path))
+    }
+
+    pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Matrix>> {
+        self.weights.matrix(&format!("{}.{name}", self.path))
+    }
+
+    /// The linear layer of `weight` and `bias` here.
+    pub(crate) fn linear(&mut self) -> Result<Linear> {
+        Ok(Linear::new(self.matrix("weight")?, Some(self.plain("bias")?)))
+    }
+
+    /// The layer norm of `weight` and `bias` here.
+    pub(crate) fn layer_norm(&mut self, eps: f32) -> Result<LayerNorm> {
+        Ok(LayerNorm::new(self.plain("weight")?, self.plain("bias")?, eps))
+    }
+}
+
+/// Uniform numbers with the standard deviation of BERT's initialisation (0.02), from SplitMix64.
+fn draws(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed;
+    let width = 0.02 * 12f32.sqrt();
+    std::iter::repeat_with(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let unit = (z >> 40) as f32 / (1u64 << 24) as f32;
+        (unit - 0.5) * width
+    })
+    .take(count)
+    .collect()
+}
+
+impl Target {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let (_, unit) = self.storage.unit();
+        if !self.carry.is_empty() {
+            let take = bytes.len().min(unit - self.carry.len());
+            self.carry.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            if self.carry.len() < unit {
+                return Ok(());
+            }
+            let whole = std::mem::take(&mut self.carry);
+            self.decode(&whole)?;
+        }
+        let whole = bytes.len() - bytes.len() % unit;
+        // Pieces small enough to stay in the nearest caches between decoding and quantising.
+        let piece = unit * (16384 / unit).max(1);
+        for piece in bytes[..whole].chunks(piece) {
+            self.decode(piece)?;
+        }
+        self.carry.extend_from_slice(&bytes[whole..]);
+        Ok(())
+    }
+
+    /// Decodes whole units.
+    fn decode(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.storage == Storage::Blocks(GgmlDType::Q8_0)
+            && let Store::Q8 { builder, cols, transpose: false, strip, done, .. } = &mut self.store
+        {
+            // The very bits of the file: no second rounding.
+            debug_assert!(strip.is_empty());
+            let per_row = *cols / BLOCK;
+            for block in bytes.chunks_exact(2 + BLOCK) {
+                let scale = u16::from_le_bytes([block[0], block[1]]);
+                let weights = std::array::from_fn(|at| block[2 + at] as i8);
+                builder.set_block_q8(*done / per_row, *done % per_row, scale, &weights).map_err(|_| {
+                    Error::NotFinite {
+                        name: self.file_name.clone(),
+                        index: *done * BLOCK,
+                        value: f16::from_bits(scale).to_f32(),
+                    }
+                })?;
+                *done += 1;
+            }
+            self.elements += bytes.len() / (2 + BLOCK) * BLOCK;
+            return Ok(());
+        }
+        let decoded = match &self.storage {
+            Storage::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Storage::F16 => {
+                bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()
+            }
+            Storage::BF16 => {
+                bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()
+            }
+            Storage::Blocks(dtype) => {
+                // candle wants the bytes aligned as its blocks are: a vector of its own is.
+                let aligned = bytes.to_vec();
+                let elements = bytes.len() / dtype.type_size() * dtype.block_size();
+                match dtype.from_data(std::borrow::Cow::Owned(aligned)).dequantize(elements)? {
+                    CpuStorage::F32(decoded) => decoded,
+                    _ => return Err(Error::format("gguf", "dequantised to something other than f32")),
+                }
+            }
+            Storage::Unsupported(_) => unreachable!("refused when the tensor began"),
+        };
+        self.accept(&decoded)
+    }
+
+    fn accept(&mut self, decoded: &[f32]) -> Result<()> {
+        // One pass that vectorises: the sum of `x * 0` is NaN exactly if an element is not finite.
+        if decoded.iter().map(|x| x * 0.0).sum::<f32>().is_nan() {
+            let at = decoded.iter().position(|x| !x.is_finite()).expect("one is not finite");
+            let (name, index) = (self.file_name.clone(), self.elements + at);
+            return Err(Error::NotFinite { name, index, value: decoded[at] });
+        }
+        match &mut self.store {
+            Store::Plain(data) => data.extend_from_slice(decoded),
+            Store::F32 { transpose: false, data, .. } => data.extend_from_slice(decoded),
+            Store::F32 { rows, cols, transpose: true, data } => {
+                for (offset, &value) in decoded.iter().enumerate() {
+                    let at = self.elements + offset;
+                    data[(at % *rows) * *cols + at / *rows] = value;
+                }
+            }
+            Store::Q8 { builder, rows, cols, transpose, strip, done } => {
+                let whole = if *transpose { *rows * BLOCK } else { *cols };
+                let mut rest = decoded;
+                while !rest.is_empty() {
+                    let take = rest.len().min(whole - strip.len());
+                    let (now, later) = rest.split_at(take);
+                    rest = later;
+                    let full = if strip.is_empty() && take == whole {
+                        now
+                    } else {
+                        strip.extend_from_slice(now);
+                        if strip.len() < whole {
+                            break;
+                        }
+                        strip.as_slice()
+                    };
+                    let finite = "elements were checked to be finite";
+                    match transpose {
+                        true => builder.set_columns_f32(*done, full).expect(finite),
+                        false => builder.set_row_f32(*done, full).expect(finite),
+                    }
+                    strip.clear();
+                    *done += 1;
+                }
+            }
+        }
+        self.elements += decoded.len();
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(String, String, Filled)> {
+        let filled = match self.store {
+            Store::Plain(data) => Filled::Plain(data),
+            Store::F32 { rows, cols, data, .. } => Filled::Matrix(Matrix::from_f32(rows, cols, data)?),
+            Store::Q8 { builder, .. } => Filled::Matrix(Matrix::Q8(builder.finish())),
+        };
+        Ok((self.name, self.file_name, filled))
+    }
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.filled.keys().collect();
+        f.debug_struct("Weights")
+            .field("architecture", &self.plan.architecture)
+            .field("filled", &names)
+            .finish()
+    }
+}

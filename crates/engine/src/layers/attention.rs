@@ -1,0 +1,115 @@
+//! Scaled dot-product attention, over a cache for generators and over whole texts for classifiers.
+//!
+//! Source: Vaswani et al. 2017, 3.2.1; scores are multiplied with `scale`, `1/sqrt(head_dim)` as a rule.
+
+use std::cell::RefCell;
+
+use candle_core::Tensor;
+
+use super::op;
+use crate::{
+    error::Result,
+    kernels::{self, AttentionShape, Mask, Pool},
+};
+
+/// Keys and values of one layer for one sequence, one row of the model's width a position.
+#[derive(Clone, Debug, Default)]
+pub struct KeysValues {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KeysValues {
+    /// An empty cache with room for `positions` rows of `width`.
+    #[must_use]
+    pub fn with_capacity(positions: usize, width: usize) -> KeysValues {
+        KeysValues {
+            keys: Vec::with_capacity(positions * width),
+            values: Vec::with_capacity(positions * width),
+        }
+    }
+}
+
+/// Causal attention of every sequence of a batch over its own cache.
+///
+/// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side, as GPT-2's `c_attn` gives them.
+/// `batch`: for each sequence its number of rows and its cache; the new keys and values are appended first, so a
+/// query at position `p` sees positions `0..=p`. Gives `(rows, width)`.
+///
+/// # Errors
+/// [`crate::Error::Tensor`] if the shapes do not fit.
+pub fn cached_attention(
+    qkv: &Tensor,
+    batch: &mut [(usize, &mut KeysValues)],
+    heads: usize,
+    scale: f32,
+    pool: &dyn Pool,
+) -> Result<Tensor> {
+    let (rows, columns) = qkv.dims2()?;
+    let width = columns / 3;
+    let batch = RefCell::new(batch);
+    Ok(op::map(qkv, "cached_attention", (rows, width), |qkv, out| {
+        let (mut qkv, mut out) = (qkv, out);
+        for (queries, cache) in batch.borrow_mut().iter_mut() {
+            let queries = *queries;
+            let (own, rest) = qkv.split_at(queries * columns);
+            let (own_out, rest_out) = out.split_at_mut(queries * width);
+            (qkv, out) = (rest, rest_out);
+            let past = cache.keys.len() / width;
+            for row in own.chunks_exact(columns) {
+                cache.keys.extend_from_slice(&row[width..2 * width]);
+                cache.values.extend_from_slice(&row[2 * width..]);
+            }
+            let shape = AttentionShape {
+                heads,
+                head_dim: width / heads,
+                queries,
+                q_stride: columns,
+                kv_stride: width,
+                scale,
+                mask: Mask::Causal { past },
+            };
+            kernels::attention(own, &cache.keys, &cache.values, &shape, own_out, pool);
+        }
+    })?)
+}
+
+/// Attention of every text of a batch over itself.
+///
+/// `q`, `k`, `v`: `(rows, width)`; `lengths`: the rows of each text. Gives `(rows, width)`.
+///
+/// # Errors
+/// [`crate::Error::Tensor`] if the shapes do not fit.
+pub fn full_attention(
+    qkv: [&Tensor; 3],
+    lengths: &[usize],
+    heads: usize,
+    scale: f32,
+    pool: &dyn Pool,
+) -> Result<Tensor> {
+    let (rows, width) = qkv[0].dims2()?;
+    Ok(op::map3(qkv, "full_attention", (rows, width), |q, k, v, out| {
+        let mut start = 0;
+        for &len in lengths {
+            let range = start * width..(start + len) * width;
+            let shape = AttentionShape {
+                heads,
+                head_dim: width / heads,
+                queries: len,
+                q_stride: width,
+                kv_stride: width,
+                scale,
+                mask: Mask::Full { len },
+            };
+            kernels::attention(
+                &q[range.clone()],
+                &k[range.clone()],
+                &v[range.clone()],
+                &shape,
+                &mut out[range],
+                pool,
+            );
+            start += len;
+        }
+    })?)
+}

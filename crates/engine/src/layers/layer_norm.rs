@@ -1,0 +1,32 @@
+//! Layer normalisation.
+
+use candle_core::Tensor;
+
+use super::op;
+use crate::{error::Result, kernels};
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` over each row.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias`: `(width)`.
+    #[must_use]
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>, eps: f32) -> LayerNorm {
+        LayerNorm { weight, bias, eps }
+    }
+
+    /// `x`: `(rows, width)`; gives the same shape.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] if `x` is not contiguous.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(op::map(x, "layer_norm", x.shape().clone(), |x, out| {
+            kernels::layer_norm(x, &self.weight, &self.bias, self.eps, out);
+        })?)
+    }
+}

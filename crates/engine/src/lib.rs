@@ -1,0 +1,27 @@
+//! Inkling's engine: text -> ids -> logits -> token -> text -> score.
+//!
+//! It is pure: no I/O, no clock, no threads of its own and no JavaScript. A host lends what it needs: bytes, time
+//! and a [`kernels::Pool`] of threads. Modules, in the order in which data flows:
+//!
+//! - [`checkpoint`]: bytes become named tensors, quantised while they stream in;
+//! - [`tokenizer`]: text becomes ids, and ids become text again;
+//! - [`model`]: ids become logits; one architecture a file, built from [`layers`], which run on [`kernels`];
+//! - [`sampler`]: logits become a token;
+//! - [`generate`]: the only generation loop;
+//! - [`classify`]: text becomes a label and a score;
+//! - [`graph`]: what a graph file says, and the only graph runner;
+//! - [`protocol`]: the types that cross a wire.
+
+pub mod checkpoint;
+pub mod classify;
+pub mod error;
+pub mod generate;
+pub mod graph;
+pub mod kernels;
+pub mod layers;
+pub mod model;
+pub mod protocol;
+pub mod sampler;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

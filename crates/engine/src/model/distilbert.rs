@@ -1,0 +1,141 @@
+//! DistilBERT with a classification head. Source: Sanh et al. 2019; names and details as in Hugging Face's
+//! `modeling_distilbert.py`. Against BERT it has no token types and no pooler, and its head is two layers.
+
+use candle_core::Tensor;
+
+use super::bert::first_rows;
+use crate::{
+    checkpoint::{
+        config::EncoderConfig,
+        weights::{Path, Place, Plan, Wanted, Weights},
+    },
+    error::Result,
+    kernels::{self, Activation, Pool},
+    layers::{Embedding, LayerNorm, Linear, full_attention},
+};
+
+/// DistilBERT for sequence classification.
+#[derive(Debug)]
+pub(super) struct DistilBert {
+    word_embeddings: Embedding,
+    /// `(max_position_embeddings, dim)`.
+    position_embeddings: Vec<f32>,
+    embeddings_norm: LayerNorm,
+    layer: Vec<Block>,
+    /// With ReLU, on the first token of a text.
+    pre_classifier: Linear,
+    classifier: Linear,
+}
+
+#[derive(Debug)]
+struct Block {
+    q_lin: Linear,
+    k_lin: Linear,
+    v_lin: Linear,
+    out_lin: Linear,
+    sa_layer_norm: LayerNorm,
+    lin1: Linear,
+    lin2: Linear,
+    output_layer_norm: LayerNorm,
+    heads: usize,
+}
+
+impl DistilBert {
+    /// The tensors that a checkpoint must hold, and how its files may spell them.
+    pub(super) fn plan(config: &EncoderConfig) -> Plan {
+        let EncoderConfig { hidden_size: dim, intermediate_size: hidden_dim, .. } = *config;
+        let mut wanted = vec![
+            Wanted::matrix("embeddings.word_embeddings.weight", config.vocab_size, dim),
+            Wanted::plain("embeddings.position_embeddings.weight", &[config.max_position_embeddings, dim]),
+        ];
+        wanted.extend(Wanted::layer_norm("embeddings.LayerNorm", dim));
+        for layer in 0..config.num_hidden_layers {
+            let path = |name: &str| format!("transformer.layer.{layer}.{name}");
+            for name in ["q_lin", "k_lin", "v_lin", "out_lin"] {
+                wanted.extend(Wanted::linear(&path(&format!("attention.{name}")), dim, dim));
+            }
+            wanted.extend(Wanted::layer_norm(&path("sa_layer_norm"), dim));
+            wanted.extend(Wanted::linear(&path("ffn.lin1"), hidden_dim, dim));
+            wanted.extend(Wanted::linear(&path("ffn.lin2"), dim, hidden_dim));
+            wanted.extend(Wanted::layer_norm(&path("output_layer_norm"), dim));
+        }
+        wanted.extend(Wanted::linear("pre_classifier", dim, dim).map(Wanted::in_head));
+        wanted.extend(Wanted::linear("classifier", config.labels.len(), dim).map(Wanted::in_head));
+        Plan { architecture: "DistilBERT", wanted, place, conv1d_is_transposed: false }
+    }
+
+    /// Builds the model from a checkpoint's tensors.
+    pub(super) fn new(config: &EncoderConfig, weights: &mut Weights) -> Result<DistilBert> {
+        let eps = config.layer_norm_eps;
+        let mut vb = weights.pp("embeddings");
+        let word_embeddings = Embedding::new(vb.pp("word_embeddings").matrix("weight")?);
+        let position_embeddings = vb.pp("position_embeddings").plain("weight")?;
+        let embeddings_norm = vb.pp("LayerNorm").layer_norm(eps)?;
+        let layer = (0..config.num_hidden_layers)
+            .map(|layer| Block::new(config, &mut weights.pp("transformer").pp("layer").pp(layer)))
+            .collect::<Result<_>>()?;
+        let pre_classifier = weights.pp("pre_classifier").linear()?.then(Activation::Relu);
+        let classifier = weights.pp("classifier").linear()?;
+        Ok(DistilBert {
+            word_embeddings,
+            position_embeddings,
+            embeddings_norm,
+            layer,
+            pre_classifier,
+            classifier,
+        })
+    }
+
+    /// Logits `(texts, labels)` of texts without padding, none empty or too long.
+    pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+        let positions: Vec<usize> = texts.iter().flat_map(|text| 0..text.len()).collect();
+        let x = self.word_embeddings.forward(&texts.concat(), |row, out| {
+            let width = out.len();
+            kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
+        })?;
+        let mut x = self.embeddings_norm.forward(&x)?;
+        for block in &self.layer {
+            x = block.forward(&x, &lengths, pool)?;
+        }
+        let first = first_rows(&x, &lengths)?;
+        self.classifier.forward(&self.pre_classifier.forward(&first, pool)?, pool)
+    }
+}
+
+impl Block {
+    fn new(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<Block> {
+        let eps = config.layer_norm_eps;
+        Ok(Block {
+            q_lin: vb.pp("attention").pp("q_lin").linear()?,
+            k_lin: vb.pp("attention").pp("k_lin").linear()?,
+            v_lin: vb.pp("attention").pp("v_lin").linear()?,
+            out_lin: vb.pp("attention").pp("out_lin").linear()?,
+            sa_layer_norm: vb.pp("sa_layer_norm").layer_norm(eps)?,
+            lin1: vb.pp("ffn").pp("lin1").linear()?.then(config.activation),
+            lin2: vb.pp("ffn").pp("lin2").linear()?,
+            output_layer_norm: vb.pp("output_layer_norm").layer_norm(eps)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// `x`: `(rows, dim)`; gives the same shape.
+    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
+        let (q, k, v) =
+            (self.q_lin.forward(x, pool)?, self.k_lin.forward(x, pool)?, self.v_lin.forward(x, pool)?);
+        let scale = 1.0 / ((q.dim(1)? / self.heads) as f32).sqrt();
+        let mixed = full_attention([&q, &k, &v], lengths, self.heads, scale, pool)?;
+        let x = self.sa_layer_norm.forward(&(self.out_lin.forward(&mixed, pool)? + x)?)?;
+        let inner = self.lin2.forward(&self.lin1.forward(&x, pool)?, pool)?;
+        self.output_layer_norm.forward(&(inner + x)?)
+    }
+}
+
+/// The hub's spellings: with and without `distilbert.`, heads of pre-training.
+fn place(name: &str) -> Place {
+    let name = name.strip_prefix("distilbert.").unwrap_or(name);
+    match name.starts_with("vocab_") || name == "embeddings.position_ids" {
+        true => Place::Ignored,
+        false => Place::Tensor(name.into()),
+    }
+}
