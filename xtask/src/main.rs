@@ -1,0 +1,69 @@
+//! The developers' commands, called as `cargo xtask COMMAND` (an alias in `.cargo/config.toml`).
+//!
+//! - [`serve`]: build and serve Inkling.
+//! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
+//! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
+//! - [`tools`]: pinned helper programs, installed once into a cache.
+//! - [`process`]: running other programs, saying what is run.
+
+mod counts;
+mod process;
+mod serve;
+mod test;
+mod tools;
+mod wasm_toolchain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Inkling's developer commands
+
+Usage: cargo xtask <COMMAND> [ARGS]
+
+Commands:
+  serve [ARGS]   Build (release) and serve at http://127.0.0.1:3000; ARGS go to `inkling serve`
+  test           Run everything that CI checks
+  help           Print this text
+
+`cargo xtask COMMAND --help` says more.
+
+What they install (a wasm32 target, helper programs) goes where rustup keeps toolchains and into a
+cache: $INKLING_CACHE if set, else inkling under $XDG_CACHE_HOME or ~/.cache.";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next();
+    let rest: Vec<String> = args.collect();
+    let outcome = match command.as_deref() {
+        Some("serve") => serve::main(&rest),
+        Some("test") => test::main(&rest),
+        Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => {
+            eprintln!("xtask: expected a command (serve, test, help), got `{other}`\n\n{HELP}");
+            Ok(ExitCode::from(2))
+        }
+        None => {
+            eprintln!("{HELP}");
+            Ok(ExitCode::from(2))
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The root of the workspace.
+///
+/// Asked at run time (`cargo run` sets the variable), because checkouts may share one build folder and with it
+/// this program.
+fn workspace_root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut root = PathBuf::from(xtask);
+    root.pop();
+    root
+}

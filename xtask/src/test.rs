@@ -1,0 +1,435 @@
+//! `cargo xtask test`: everything that CI checks, as named steps that one can also run alone.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::counts::{self, Counts};
+use crate::process::{cargo, ended_badly, on_path, output_of, run, run_and_keep, show_duration};
+use crate::wasm_toolchain::WasmToolchain;
+use crate::{tools, workspace_root};
+
+const FUZZ: &str = "crates/engine/fuzz";
+
+/// One thing that CI checks.
+struct Step {
+    name: &'static str,
+    /// What it does and why, in a line.
+    what: &'static str,
+    /// What to do when it fails.
+    advice: &'static str,
+    /// Whether it runs only with `--long` (or when asked for by name).
+    long: bool,
+    run: fn(&Options) -> Result<Report>,
+}
+
+const STEPS: [Step; 8] = [
+    Step {
+        name: "fmt",
+        what: "the code is formatted, so that diffs show only what changed",
+        advice: "run `cargo fmt --all`",
+        long: false,
+        run: |_| run(cargo("fmt").args(["--all", "--check"])).map(Report::from),
+    },
+    Step {
+        name: "deny",
+        what: "licences, bans and sources of all dependencies, against deny.toml",
+        advice: "the message above names the crate; an exception in deny.toml needs its reason beside it",
+        long: false,
+        run: deny,
+    },
+    Step {
+        name: "clippy",
+        what: "no warning anywhere: lints of rustc, clippy and the workspace, in tests and benches too",
+        advice: "fix the warnings above, or `#[expect(lint, reason = \"...\")]` where the lint is wrong",
+        long: false,
+        run: |_| {
+            let mut clippy = cargo("clippy");
+            clippy.args(["--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]);
+            run(&mut clippy).map(Report::from)
+        },
+    },
+    Step {
+        name: "native",
+        what: "unit and integration tests on this machine",
+        advice: "the failing tests are named above; `cargo test -p PACKAGE NAME` runs one",
+        long: false,
+        run: native,
+    },
+    Step {
+        name: "doc",
+        what: "the examples in the documentation compile and hold",
+        advice: "the failing examples are named above by file and line",
+        long: false,
+        run: |_| tests(cargo("test").args(["--workspace", "--doc", "--no-fail-fast"])),
+    },
+    Step {
+        name: "wasm-build",
+        what: "the engine compiles for wasm32, its second home",
+        advice: "look for threads, clocks, files or C code in what the engine newly uses",
+        long: false,
+        run: |_| {
+            let mut build = wasm_toolchain()?.cargo("build");
+            run(build.args(["--package", "inkling-engine", "--lib", "--profile=wasm-test"])).map(Report::from)
+        },
+    },
+    Step {
+        name: "wasm-test",
+        what: "the engine's wasm tests in Node: the same claims as native, on the other instruction set",
+        advice: "the failing tests are named above; their native twins have the same names",
+        long: false,
+        run: wasm_test,
+    },
+    Step {
+        name: "fuzz",
+        what: "every fuzz target for a minute: hostile bytes never panic",
+        advice: "the input that fails is saved under the path named above; turn it into a unit test",
+        long: true,
+        run: fuzz,
+    },
+];
+
+/// What a step has to say besides that it went well or not.
+#[derive(Default)]
+struct Report {
+    counts: Counts,
+    /// The test runners' own summary lines.
+    lines: Vec<String>,
+    /// Why the step is a failure although it ran to its end.
+    failure: Option<String>,
+}
+
+impl From<()> for Report {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
+/// How a step ended.
+struct Ended {
+    step: &'static Step,
+    took: Duration,
+    report: Report,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    help: bool,
+    list: bool,
+    long: bool,
+    advisories: bool,
+    only: Vec<String>,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut naming_steps = false;
+        for arg in args {
+            if !arg.starts_with('-') && naming_steps {
+                if !STEPS.iter().any(|step| step.name == arg) {
+                    bail!("expected a step ({}), got `{arg}`", step_names());
+                }
+                options.only.push(arg.clone());
+                continue;
+            }
+            naming_steps = false;
+            match arg.as_str() {
+                "--help" | "-h" => options.help = true,
+                "--list" => options.list = true,
+                "--long" => options.long = true,
+                "--advisories" => options.advisories = true,
+                "--only" => naming_steps = true,
+                _ => bail!("expected --only STEP.., --long, --advisories, --list or --help, got `{arg}`"),
+            }
+        }
+        if options.only.is_empty() && args.iter().any(|arg| arg == "--only") {
+            bail!("expected a step after --only ({})", step_names());
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, step: &Step) -> bool {
+        if self.only.is_empty() { self.long || !step.long } else { self.only.iter().any(|n| n == step.name) }
+    }
+}
+
+/// Runs the steps, all of them even if one fails, and ends with the count of tests.
+///
+/// # Errors
+/// If the arguments are wrong. Failing steps are printed, and make the exit code 1.
+pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
+    let options = Options::parse(args)?;
+    if options.help {
+        print_help();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.list {
+        print_steps();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted: Vec<&Step> = STEPS.iter().filter(|step| options.wants(step)).collect();
+    let started = Instant::now();
+    let mut ended = Vec::new();
+    for (index, step) in wanted.iter().enumerate() {
+        println!("\n== {} ({} of {}): {}", step.name, index + 1, wanted.len(), step.what);
+        let started = Instant::now();
+        let report = (step.run)(&options)
+            .unwrap_or_else(|error| Report { failure: Some(format!("{error:#}")), ..Report::default() });
+        let took = started.elapsed();
+        match &report.failure {
+            None => println!("   ok, {}", show_duration(took)),
+            Some(why) => {
+                println!("   FAILED after {}: {why}\n   what to do: {}", show_duration(took), step.advice)
+            }
+        }
+        ended.push(Ended { step, took, report });
+    }
+    print_summary(&ended, started.elapsed());
+    let all_well = ended.iter().all(|ended| ended.report.failure.is_none());
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Steps with the runners' own counts, and as the last line the sum.
+fn print_summary(ended: &[Ended], took: Duration) {
+    println!("\n== summary, {}", show_duration(took));
+    for Ended { step, took, report } in ended {
+        let outcome = if report.failure.is_none() { "ok    " } else { "FAILED" };
+        println!("   {outcome} {:<10} {:>12}", step.name, show_duration(*took));
+        for line in &report.lines {
+            println!("          {line}");
+        }
+    }
+    for Ended { step, report, .. } in ended {
+        if let Some(why) = &report.failure {
+            println!("   {}: {why}; {}", step.name, step.advice);
+        }
+    }
+    println!("{}", total(ended.iter().map(|ended| &ended.report)));
+}
+
+/// The sum over all runners. A step that failed without naming a failed test (it did not compile, a lint, a
+/// licence) counts as one failure, so that `0 failed` always means that everything is well.
+fn total<'a>(reports: impl Iterator<Item = &'a Report>) -> Counts {
+    let mut sum = Counts::default();
+    for report in reports {
+        sum += report.counts;
+        if report.failure.is_some() && report.counts.failed == 0 {
+            sum.failed += 1;
+        }
+    }
+    sum
+}
+
+fn native(_: &Options) -> Result<Report> {
+    // nextest runs each test in a process of its own and says which one hangs or crashes.
+    if output_of(Command::new("cargo").args(["nextest", "--version"])).is_ok() {
+        return tests(cargo("nextest").args([
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--no-tests=pass",
+            "--status-level=fail",
+            "--cargo-quiet",
+        ]));
+    }
+    println!("   cargo-nextest is not installed: cargo's own runner does it");
+    tests(cargo("test").args(["--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"]))
+}
+
+fn wasm_test(_: &Options) -> Result<Report> {
+    let node = output_of(Command::new("node").arg("--version"))
+        .context("expected Node.js 20 or newer on PATH to run wasm tests")?;
+    let runner = tools::wasm_bindgen_test_runner()?.find_or_install()?;
+    println!("   Node {node}");
+    let mut test = wasm_toolchain()?.cargo("test");
+    test.args(["--package", "inkling-engine", "--lib", "--tests", "--profile=wasm-test", "--no-fail-fast"])
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
+        // Seconds a test. The runner's own 20 are few for unoptimised code on a busy machine.
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+    tests(&mut test)
+}
+
+fn deny(options: &Options) -> Result<Report> {
+    let program = tools::cargo_deny().find_or_install()?;
+    let mut deny = Command::new(program);
+    deny.args(["--workspace", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
+    if options.advisories {
+        deny.arg("advisories");
+    } else {
+        println!(
+            "   security advisories are left out: their database comes from github.com; --advisories checks them"
+        );
+    }
+    run(deny.current_dir(workspace_root())).map(Report::from)
+}
+
+fn fuzz(_: &Options) -> Result<Report> {
+    let folder = workspace_root().join(FUZZ);
+    if !folder.is_dir() {
+        println!("   nothing to do: there is no {FUZZ}");
+        return Ok(Report::default());
+    }
+    if on_path("c++").is_none() {
+        bail!("expected a C++ compiler (`c++`) for libFuzzer, found none: apt-get install g++");
+    }
+    let program = tools::cargo_fuzz().find_or_install()?;
+    let fuzz = |args: &[&str]| {
+        let mut fuzz = Command::new(&program);
+        // Sanitizers are unstable options; the variable lets the stable compiler take them.
+        fuzz.args(args).current_dir(folder.parent().unwrap_or(Path::new("."))).env("RUSTC_BOOTSTRAP", "1");
+        fuzz
+    };
+    let mut report = Report::default();
+    for target in output_of(&mut fuzz(&["list"]))?.lines() {
+        match run(&mut fuzz(&["run", target, "--", "-max_total_time=60", "-rss_limit_mb=4096"])) {
+            Ok(()) => report.counts.passed += 1,
+            Err(error) => {
+                report.counts.failed += 1;
+                report.failure = Some(format!("{error:#}"));
+            }
+        }
+    }
+    report.lines.push(format!("fuzz targets: {}", report.counts));
+    Ok(report)
+}
+
+/// Runs a command that runs tests, and reads how many.
+fn tests(command: &mut Command) -> Result<Report> {
+    let finished = run_and_keep(command)?;
+    let bad_end = (!finished.status.success()).then(|| ended_badly(command, finished.status));
+    Ok(judge(&finished.output, bad_end))
+}
+
+/// The report on a run of tests that printed `output`; `bad_end` says how the runner ended if not with status 0.
+fn judge(output: &str, bad_end: Option<String>) -> Report {
+    let (counts, lines) = counts::read(output);
+    // Both are believed: neither a runner that hides failures nor one that dies late passes.
+    let failure = match counts.failed {
+        0 => bad_end,
+        failed => Some(format!("{failed} of its tests failed")),
+    };
+    Report { counts, lines, failure }
+}
+
+fn wasm_toolchain() -> Result<WasmToolchain> {
+    let toolchain = WasmToolchain::find_or_install()?;
+    println!("   wasm32: {}", toolchain.describe());
+    Ok(toolchain)
+}
+
+fn step_names() -> String {
+    STEPS.map(|step| step.name).join(", ")
+}
+
+fn print_steps() {
+    for step in &STEPS {
+        let when = if step.long { " (only with --long)" } else { "" };
+        println!("  {:<10} {}{when}", step.name, step.what);
+    }
+}
+
+fn print_help() {
+    println!(
+        "\
+Run everything that CI checks
+
+Usage: cargo xtask test [OPTIONS]
+
+Options:
+  --only STEP..   Run only these steps
+  --long          Also run the fuzz targets, a minute each
+  --advisories    Let `deny` also check security advisories (their database comes from github.com)
+  --list          List the steps and stop
+  -h, --help      Print this text
+
+Steps:"
+    );
+    print_steps();
+    println!(
+        "
+Every step runs, even after one failed. The last line is `N passed, N failed`, the sum over all test runners;
+a step that fails without a failing test counts as one, so 0 failed means that everything is well.
+
+INKLING_SHARED: a folder with large test data; tests that need it are skipped without it."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options> {
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn check_steps(line: &str, expected: &str) {
+        let options = parse(line).unwrap();
+        let names: Vec<_> = STEPS.iter().filter(|step| options.wants(step)).map(|step| step.name).collect();
+        assert_eq!(names.join(" "), expected);
+    }
+
+    #[test]
+    fn everything_but_the_long_steps_by_default() {
+        check_steps("", "fmt deny clippy native doc wasm-build wasm-test");
+    }
+
+    #[test]
+    fn long_adds_fuzz() {
+        check_steps("--long", "fmt deny clippy native doc wasm-build wasm-test fuzz");
+    }
+
+    #[test]
+    fn only_takes_several_steps_in_any_order() {
+        check_steps("--only deny fmt --advisories", "fmt deny");
+        check_steps("--only fuzz", "fuzz");
+    }
+
+    #[test]
+    fn an_unknown_step_is_named_with_the_known_ones() {
+        let error = parse("--only format").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "expected a step (fmt, deny, clippy, native, doc, wasm-build, wasm-test, fuzz), got `format`"
+        );
+    }
+
+    #[test]
+    fn only_without_a_step_is_an_error() {
+        assert!(parse("--only").is_err());
+        assert!(parse("--only --long").is_err());
+    }
+
+    #[test]
+    fn an_unknown_option_is_named() {
+        assert!(parse("--fast").unwrap_err().to_string().ends_with("got `--fast`"));
+        assert!(parse("fmt").unwrap_err().to_string().ends_with("got `fmt`"));
+    }
+
+    #[test]
+    fn a_failure_without_a_test_counts_as_one() {
+        let failed = |failed| Report {
+            counts: Counts { passed: 3, failed, skipped: 0 },
+            failure: Some("why".to_owned()),
+            ..Report::default()
+        };
+        assert_eq!(total([failed(2), failed(0)].iter()).to_string(), "6 passed, 3 failed");
+    }
+
+    #[test]
+    fn a_runner_that_dies_is_a_failure_whatever_it_counted() {
+        let all_passed = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let report = judge(all_passed, Some("died".to_owned()));
+        assert_eq!((report.counts.passed, report.failure.as_deref()), (2, Some("died")));
+        assert_eq!(judge(all_passed, None).failure, None);
+    }
+
+    #[test]
+    fn a_failed_test_is_a_failure_whatever_the_exit_status() {
+        let one_failed = "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(judge(one_failed, None).failure.as_deref(), Some("1 of its tests failed"));
+    }
+}

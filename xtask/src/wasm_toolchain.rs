@@ -1,0 +1,324 @@
+//! A Rust toolchain that compiles for `wasm32-unknown-unknown`. Nothing else in this repository knows where it
+//! comes from.
+//!
+//! Three ways, tried in this order:
+//!
+//! 1. The toolchain in use already has the target, or way 3 was gone before: nothing to do.
+//! 2. `rustup target add wasm32-unknown-unknown`. This is enough wherever rustup can download.
+//! 3. On Debian, where rustup cannot but `apt-get` can: the packages `rustc-web`, `cargo-web` and `rust-web-src`
+//!    are a whole Rust with the sources of its standard library, but without that library for wasm32. So:
+//!    - cargo builds it once, as a by-product of an empty crate (`-Z build-std`, an unstable option that
+//!      `RUSTC_BOOTSTRAP=1` unlocks; with bitcode, because link-time optimisation looks for it);
+//!    - its `.rlib` files are copied to where that rustc looks for a target's libraries, with a note of the rustc
+//!      that made them, since no other one can read them;
+//!    - `rustup toolchain link` gives that Rust a name, so that `RUSTUP_TOOLCHAIN` chooses it for cargo and for
+//!      every tool that calls cargo;
+//!    - its sysroot has no linker for wasm, so one is named by a variable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{self, on_path, output_of, run, show_duration};
+use crate::{tools, workspace_root};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+/// The name that way 3 gives to Debian's Rust.
+const LINKED: &str = "inkling-wasm";
+const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+/// Names the compiler (`rustc -vV`) that the libraries beside it were built with.
+const BUILT_BY: &str = "inkling-built-by.txt";
+
+/// A toolchain that has the target.
+pub(crate) struct WasmToolchain {
+    /// Its name for rustup; none means the one in use.
+    name: Option<&'static str>,
+    /// A linker, where the toolchain does not bring one.
+    linker: Option<PathBuf>,
+}
+
+impl WasmToolchain {
+    /// Finds a toolchain that has the target, or makes one.
+    ///
+    /// # Errors
+    /// If none of the three ways is open; the text says why each is not.
+    pub(crate) fn find_or_install() -> Result<Self> {
+        if in_use_has_target() {
+            return Ok(Self { name: None, linker: None });
+        }
+        if linked_is_ready() {
+            return Self::linked();
+        }
+        let started = Instant::now();
+        let Err(rustup) = add_with_rustup() else {
+            println!("   added in {}", show_duration(started.elapsed()));
+            return Ok(Self { name: None, linker: None });
+        };
+        println!("   rustup cannot add the target here: {rustup:#}");
+        println!("   so Debian's rustc-web is set up for it (once; a few minutes)");
+        set_up_debian().with_context(|| {
+            format!(
+                "expected a Rust toolchain with the target {TARGET}; rustup: {rustup:#}; Debian's packages"
+            )
+        })?;
+        println!("   set up in {}", show_duration(started.elapsed()));
+        Self::linked()
+    }
+
+    /// A cargo that compiles for the target, with the flag that says so still to be given.
+    ///
+    /// Its build folder is its own: two compilers in one would wait for each other's locks.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut cargo = process::cargo(subcommand);
+        cargo.args(["--target", TARGET]);
+        cargo.env("CARGO_TARGET_DIR", target_dir().join("wasm"));
+        if let Some(build_dir) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
+            cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&build_dir).join("wasm"));
+        }
+        if let Some(name) = self.name {
+            cargo.env("RUSTUP_TOOLCHAIN", name);
+        }
+        if let Some(linker) = &self.linker {
+            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+        }
+        cargo
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self) -> String {
+        match (self.name, &self.linker) {
+            (Some(name), Some(linker)) => {
+                format!("Debian's rustc, linked as `{name}`, with {}", linker.display())
+            }
+            _ => "the toolchain in use has the target".to_owned(),
+        }
+    }
+
+    fn linked() -> Result<Self> {
+        Ok(Self { name: Some(LINKED), linker: Some(linker()?) })
+    }
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
+}
+
+fn in_use_has_target() -> bool {
+    output_of(Command::new("rustc").args(["--target", TARGET, "--print", "target-libdir"]))
+        .is_ok_and(|folder| has_std(Path::new(&folder)))
+}
+
+/// Whether way 3 was gone before, and its compiler is still the one that it was gone with.
+fn linked_is_ready() -> bool {
+    // Without the second variable rustup would try to download a toolchain of that name.
+    let rustc = |args: &[&str]| {
+        let mut rustc = Command::new("rustc");
+        output_of(rustc.args(args).env("RUSTUP_TOOLCHAIN", LINKED).env("RUSTUP_AUTO_INSTALL", "0"))
+    };
+    let (Ok(folder), Ok(version)) =
+        (rustc(&["--target", TARGET, "--print", "target-libdir"]), rustc(&["-vV"]))
+    else {
+        return false;
+    };
+    has_std(Path::new(&folder)) && built_by(Path::new(&folder)).as_deref() == Some(version.as_str())
+}
+
+fn has_std(folder: &Path) -> bool {
+    // `test` is what `#[test]` expands to.
+    rlibs(folder).is_ok_and(|files| {
+        ["std", "test"].iter().all(|name| files.iter().any(|file| crate_name(file) == *name))
+    })
+}
+
+fn built_by(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join(BUILT_BY)).ok()
+}
+
+/// Way 2.
+fn add_with_rustup() -> Result<()> {
+    if on_path("rustup").is_none() {
+        bail!("rustup is not on PATH (https://rustup.rs installs it)");
+    }
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", TARGET]).current_dir(workspace_root());
+    process::announce(&add);
+    // What is asked of rustup is a reason, not its stack.
+    output_of(add.env("RUST_BACKTRACE", "0")).map(drop)
+}
+
+/// Way 3.
+fn set_up_debian() -> Result<()> {
+    if !Path::new("/etc/debian_version").exists() || on_path("apt-get").is_none() {
+        bail!("this is not a Debian; install the target by hand so that `rustc --target {TARGET}` works");
+    }
+    if on_path("rustup").is_none() {
+        bail!("rustup is not on PATH, and it is needed to give Debian's Rust a name");
+    }
+    install_packages()?;
+    let version = output_of(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
+    let sysroot = output_of(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))?;
+    let folder = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
+    if !has_std(&folder) || built_by(&folder).as_deref() != Some(version.as_str()) {
+        install_std(&folder, &version)?;
+    }
+    run(Command::new("rustup").args(["toolchain", "link", LINKED, &sysroot]))
+}
+
+fn install_packages() -> Result<()> {
+    let missing: Vec<_> = DEBIAN_PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let install = |packages: &[&str]| {
+        let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"];
+        words.extend(["--quiet=2", "--no-install-recommends"]);
+        words.extend(packages);
+        run(&mut as_root(&words)?)
+    };
+    // A new machine has no list of packages yet, an old one has an old list: the second try has a fresh one.
+    if install(&missing).is_err() {
+        run(&mut as_root(&["apt-get", "update", "--quiet=2"])?)?;
+        install(&missing)?;
+    }
+    println!("   packages installed in {}", show_duration(started.elapsed()));
+    Ok(())
+}
+
+fn is_installed(package: &str) -> bool {
+    output_of(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
+}
+
+/// Builds the standard library for the target and copies it to `folder`, where rustc looks for it.
+fn install_std(folder: &Path, version: &str) -> Result<()> {
+    let started = Instant::now();
+    let probe = tools::cache_dir()?.join("wasm-std");
+    // What an interrupted or older build left must not be copied.
+    match fs::remove_dir_all(&probe) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", probe.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(probe.join("src")).with_context(|| format!("creating {}", probe.display()))?;
+    fs::write(probe.join("src/lib.rs"), "#![no_std]\n")?;
+    fs::write(
+        probe.join("Cargo.toml"),
+        "[package]\nname = \"probe\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n",
+    )?;
+    let mut build = Command::new(DEBIAN_CARGO);
+    build
+        .args(["build", "--quiet", "--release", "--target", TARGET, "-Z", "build-std=std,panic_abort,test"])
+        .current_dir(&probe)
+        .env("RUSTC", DEBIAN_RUSTC)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-C embed-bitcode=yes")
+        // The caller may have its own; the files are looked for in this one.
+        .env("CARGO_TARGET_DIR", probe.join("target"))
+        .env_remove("CARGO_BUILD_BUILD_DIR")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    run(&mut build)?;
+
+    let built = rlibs(&probe.join("target").join(TARGET).join("release/deps"))?;
+    let stale = rlibs(folder).unwrap_or_default();
+    let folder_name = folder.to_string_lossy();
+    run(&mut as_root(&["mkdir", "-p", &folder_name])?)?;
+    if !stale.is_empty() {
+        output_of(as_root(&["rm", "-f"])?.args(&stale))?;
+    }
+    let library = built.iter().filter(|file| crate_name(file) != "probe");
+    println!("   copying the library's {} files to {folder_name}", built.len() - 1);
+    output_of(as_root(&["cp"])?.args(library).arg(folder))?;
+    let note = probe.join(BUILT_BY);
+    fs::write(&note, version)?;
+    // Last, because its presence says that the rest is complete.
+    output_of(as_root(&["cp"])?.arg(&note).arg(folder))?;
+    fs::remove_dir_all(&probe).with_context(|| format!("removing {}", probe.display()))?;
+    println!("   standard library for {TARGET} built in {}", show_duration(started.elapsed()));
+    Ok(())
+}
+
+/// The compiled libraries in a folder.
+fn rlibs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rlib") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// `std` for `libstd-0123456789abcdef.rlib`; empty if the name has another form.
+fn crate_name(rlib: &Path) -> &str {
+    let stem = rlib.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem.strip_prefix("lib").and_then(|stem| stem.rsplit_once('-')).map_or("", |(name, _hash)| name)
+}
+
+/// A command with the rights of root: as it is, or through sudo if that asks for no password.
+fn as_root(words: &[&str]) -> Result<Command> {
+    let (program, args) = words.split_first().expect("callers name a program");
+    if output_of(Command::new("id").arg("-u"))? == "0" {
+        let mut command = Command::new(program);
+        command.args(args);
+        return Ok(command);
+    }
+    if output_of(Command::new("sudo").args(["-n", "true"])).is_ok() {
+        let mut command = Command::new("sudo");
+        command.arg("-n").args(words);
+        return Ok(command);
+    }
+    bail!("`{}` needs root; run the same cargo xtask command once as root, or allow sudo", words.join(" "))
+}
+
+/// A linker for wasm: that of the toolchain in use, else LLVM's from a package.
+fn linker() -> Result<PathBuf> {
+    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let host = output_of(Command::new("rustc").args(["--print", "host-tuple"]))?;
+    let own = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
+    if own.is_file() {
+        return Ok(own);
+    }
+    on_path("rust-lld").or_else(|| on_path("wasm-ld")).with_context(|| {
+        format!("expected a linker for {TARGET}: {}, rust-lld or wasm-ld on PATH; found none (apt-get install lld)", own.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_named_by_its_file() {
+        assert_eq!(crate_name(Path::new("a/libstd-5d0815dd03c3a01c.rlib")), "std");
+        assert_eq!(
+            crate_name(Path::new("librustc_std_workspace_alloc-e7aa.rlib")),
+            "rustc_std_workspace_alloc"
+        );
+        assert_eq!(crate_name(Path::new("libstd.rlib")), "");
+    }
+
+    #[test]
+    fn a_folder_without_std_is_not_a_target() {
+        assert!(!has_std(Path::new("/nowhere")));
+        assert!(!has_std(Path::new(env!("CARGO_MANIFEST_DIR"))));
+    }
+
+    #[test]
+    fn native_and_wasm_builds_are_apart() {
+        let toolchain = WasmToolchain { name: Some(LINKED), linker: Some("/bin/wasm-ld".into()) };
+        let cargo = toolchain.cargo("build");
+        let folder = cargo
+            .get_envs()
+            .find_map(|(name, value)| (name == "CARGO_TARGET_DIR").then_some(value).flatten())
+            .map(Path::new);
+        assert_eq!(folder, Some(target_dir().join("wasm").as_path()));
+    }
+}
