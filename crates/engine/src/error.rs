@@ -174,6 +174,7 @@ pub enum Error {
     #[error("stopped")]
     Stopped,
     /// The tensor library failed; by the engine's own checks that should not happen.
+    #[cfg(feature = "models")]
     #[error("tensor library: {0}")]
     Tensor(#[from] candle_core::Error),
 }
@@ -198,6 +199,7 @@ impl Error {
     }
 
     /// A [`Error::Format`] for `file`.
+    #[cfg(feature = "models")]
     pub(crate) fn format(file: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Format { file: file.into(), reason: reason.into() }
     }

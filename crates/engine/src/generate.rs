@@ -124,6 +124,11 @@ impl Decoding<'_> {
         &self.generation
     }
 
+    /// Ends the sequences that are still running, as [`Generation::stop`] does.
+    pub fn stop(&mut self) -> Vec<(usize, String)> {
+        self.generation.stop()
+    }
+
     /// Runs the model once, for all sequences together; the tokens are those that became known, in order of their
     /// sequences. `None` when all sequences have ended.
     ///
@@ -136,18 +141,15 @@ impl Decoding<'_> {
             Step::Prefill(ids) => {
                 let positions = self.generation.positions();
                 let mut cache = Cache::new(model.config(), positions);
-                let logits = model.forward(&mut [(ids, &mut cache)], pool)?;
+                let mut logits = model.forward(&mut [(ids, &mut cache)], pool)?;
                 let count = self.generation.sequences.len();
-                let mut produced = Vec::with_capacity(count);
-                for sequence in 0..count {
-                    produced.push(self.generation.accept(
-                        sequence,
-                        &mut logits.clone(),
-                        tokenizer.as_ref(),
-                    )?);
-                    self.caches.push(cache.clone());
-                }
-                Ok(Some(produced))
+                // The first sequence takes the cache itself, with the room that it has; the others take copies.
+                self.caches = (1..count).map(|_| cache.clone()).collect();
+                self.caches.insert(0, cache);
+                (0..count)
+                    .map(|sequence| self.generation.accept(sequence, &mut logits, tokenizer.as_ref()))
+                    .collect::<Result<_>>()
+                    .map(Some)
             }
             Step::Decode(next) => {
                 let mut batch: Vec<(&[u32], &mut Cache)> = Vec::with_capacity(next.len());
@@ -341,7 +343,7 @@ impl Generation {
     }
 
     /// Takes the logits (`vocab_size`) that follow the last id of the sequence at `index`, and draws its next token.
-    /// The logits are used as scratch.
+    /// The logits are changed on the way and given back as they were.
     ///
     /// # Errors
     /// [`Error::BrokenLogits`], [`Error::Tokenizer`].
@@ -397,13 +399,6 @@ impl Generation {
                 (sequence.number, sequence.announce(&piece, true, &self.settings.stop).0)
             })
             .collect()
-    }
-}
-
-impl Decoding<'_> {
-    /// Ends the sequences that are still running, as [`Generation::stop`] does.
-    pub fn stop(&mut self) -> Vec<(usize, String)> {
-        self.generation.stop()
     }
 }
 

@@ -234,6 +234,21 @@ pub struct Job {
     pub work: Work,
 }
 
+impl Job {
+    /// The texts that it is to write, or the one that it is to score; `None` is the request's own sentence.
+    #[must_use]
+    pub fn texts(&self) -> Vec<Option<TextId>> {
+        match &self.work {
+            Work::Classify { source, .. } => vec![source.clone()],
+            Work::Generate { parameters, first_sequence, .. } => {
+                let count = parameters.num_return_sequences.unwrap_or(1);
+                let id = |sequence| Some(TextId { node: self.node.clone(), sequence });
+                (*first_sequence..first_sequence + count).map(id).collect()
+            }
+        }
+    }
+}
+
 /// The two kinds of work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "snake_case")]

@@ -103,7 +103,8 @@ pub struct Weights {
     plan: Plan,
     dtype: Dtype,
     filled: BTreeMap<String, (String, Filled)>,
-    current: Option<Filling>,
+    /// The tensor that is being read; `None` where its bytes are skipped.
+    current: Option<Target>,
 }
 
 enum Filled {
@@ -111,11 +112,7 @@ enum Filled {
     Matrix(Matrix),
 }
 
-/// The tensor that is being read; `None` where its bytes are skipped.
-struct Filling {
-    tensor: Option<Target>,
-}
-
+/// A tensor that is being read.
 struct Target {
     file_name: String,
     name: String,
@@ -156,7 +153,7 @@ impl Weights {
     pub(super) fn begin(&mut self, entry: &Entry) -> Result<()> {
         let name = match (self.plan.place)(&entry.name) {
             Place::Ignored => {
-                self.current = Some(Filling { tensor: None });
+                self.current = None;
                 return Ok(());
             }
             Place::Tensor(name) => name,
@@ -204,22 +201,21 @@ impl Weights {
             }
         };
         let (file_name, storage) = (entry.name.clone(), entry.storage.clone());
-        let target = Target { file_name, name, storage, carry: Vec::new(), elements: 0, store };
-        self.current = Some(Filling { tensor: Some(target) });
+        self.current = Some(Target { file_name, name, storage, carry: Vec::new(), elements: 0, store });
         Ok(())
     }
 
     /// Takes the next bytes of the tensor that has begun.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.current {
-            Some(Filling { tensor: Some(target) }) => target.write(bytes),
-            _ => Ok(()),
+            Some(target) => target.write(bytes),
+            None => Ok(()),
         }
     }
 
     /// Ends the tensor.
     pub(super) fn end(&mut self) -> Result<()> {
-        if let Some(Filling { tensor: Some(target) }) = self.current.take() {
+        if let Some(target) = self.current.take() {
             let (name, file_name, filled) = target.finish()?;
             self.filled.insert(name, (file_name, filled));
         }

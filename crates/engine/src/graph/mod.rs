@@ -6,11 +6,13 @@
 //! - [`answer`]: the fold of a run's events into rows.
 
 pub mod answer;
+#[cfg(feature = "models")]
 pub mod node;
 pub mod run;
 pub mod spec;
 
 pub use answer::Answer;
+#[cfg(feature = "models")]
 pub use node::NodeModel;
 pub use run::Run;
 pub use spec::Graph;

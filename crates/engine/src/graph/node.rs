@@ -94,18 +94,8 @@ impl RunningJob<'_> {
         {
             let node = &self.job.node;
             let stopped = decoding.stop();
-            for (number, _held) in stopped {
-                let found =
-                    decoding.generation().sequences().iter().find(|sequence| sequence.number() == number);
-                let sequence = found.expect("the loop's own number");
-                emit(Event::Done {
-                    node: node.clone(),
-                    sequence: number,
-                    prompt: (*prompt).to_string(),
-                    completion: sequence.text().to_string(),
-                    new_tokens: sequence.new_ids().len(),
-                    finish_reason: FinishReason::Stopped,
-                });
+            for (sequence, _held) in stopped {
+                emit(done(node, prompt, decoding, sequence, FinishReason::Stopped));
             }
             self.state = State::Over;
             return;
@@ -158,17 +148,7 @@ impl RunningJob<'_> {
                     emit(Event::Token { node: node.clone(), sequence, token });
                     if let Some(finish_reason) = finish_reason {
                         *ended += 1;
-                        let sequences = decoding.generation().sequences();
-                        let found = sequences.iter().find(|other| other.number() == sequence);
-                        let whole = found.expect("the loop's own number");
-                        emit(Event::Done {
-                            node: node.clone(),
-                            sequence,
-                            prompt: (*prompt).to_string(),
-                            completion: whole.text().to_string(),
-                            new_tokens: whole.new_ids().len(),
-                            finish_reason,
-                        });
+                        emit(done(node, prompt, decoding, sequence, finish_reason));
                     }
                 }
                 Ok(*ended < decoding.generation().sequences().len())
@@ -181,20 +161,15 @@ impl RunningJob<'_> {
     fn fail(&mut self, kind: FailureKind, error: &str, emit: &mut dyn FnMut(Event)) {
         let node = &self.job.node;
         let failed = |text| Event::Failed { node: node.clone(), text, kind, error: error.into() };
-        match (&self.state, &self.job.work) {
-            (State::Over, _) => {}
-            (State::Writing { decoding, .. }, _) => {
+        match &self.state {
+            State::Over => {}
+            State::Writing { decoding, .. } => {
                 let open = decoding.generation().sequences().iter().filter(|s| s.finish_reason().is_none());
                 for sequence in open {
                     emit(failed(Some(TextId { node: node.clone(), sequence: sequence.number() })));
                 }
             }
-            (State::New, Work::Generate { parameters, first_sequence, .. }) => {
-                for sequence in 0..parameters.num_return_sequences.unwrap_or(1) {
-                    emit(failed(Some(TextId { node: node.clone(), sequence: first_sequence + sequence })));
-                }
-            }
-            (State::New, Work::Classify { source, .. }) => emit(failed(source.clone())),
+            State::New => self.job.texts().into_iter().for_each(|text| emit(failed(text))),
         }
         self.state = State::Over;
     }
@@ -208,5 +183,25 @@ impl NodeModel {
             model_sha256: self.sha256.clone(),
             input_tokens,
         }
+    }
+}
+
+/// The end of one text of a decoding, as far as it came.
+fn done(
+    node: &str,
+    prompt: &str,
+    decoding: &Decoding<'_>,
+    sequence: usize,
+    finish_reason: FinishReason,
+) -> Event {
+    let found = decoding.generation().sequences().iter().find(|other| other.number() == sequence);
+    let whole = found.expect("the loop's own number");
+    Event::Done {
+        node: node.into(),
+        sequence,
+        prompt: prompt.into(),
+        completion: whole.text().to_string(),
+        new_tokens: whole.new_ids().len(),
+        finish_reason,
     }
 }
