@@ -164,6 +164,11 @@ fn names_on_disk(folder: &Path) -> Result<Vec<String>> {
     list().with_context(|| format!("cannot read the folder {}", folder.display()))
 }
 
+/// The bytes of a demo model's file, by its path: `writer/config.json`.
+pub fn demo_file(path: &str) -> Option<&'static [u8]> {
+    DEMO.get_file(path).map(include_dir::File::contents)
+}
+
 /// The demo model of this name.
 fn demo(name: &str) -> Result<Located> {
     let Some(dir) = DEMO.get_dir(name) else {

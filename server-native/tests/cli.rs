@@ -399,4 +399,9 @@ fn serve_names_a_port_that_is_in_use_and_models_that_are_missing() {
         "/nowhere is no folder of models",
     );
     check_fails(&["serve", "--timeout", "0"], 2, "expected a number of seconds above 0");
+    for wrong in
+        ["example.org", "https://example.org/", "https://a@example.org", "ftp//x", "https://Example.org", ""]
+    {
+        check_fails(&["serve", "--allow-origin", wrong], 2, "expected an origin such as https://example.org");
+    }
 }

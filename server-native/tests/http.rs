@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::HeaderValue;
 use inkling_engine::{
     graph::Graph,
     kernels::Pool,
@@ -24,6 +25,7 @@ use inkling_engine::{
 };
 use inkling_server::{
     host::{Limits, Load, Worker},
+    http::{Site, page},
     models::Source,
 };
 use serde_json::{Value, json};
@@ -290,18 +292,131 @@ fn the_description_lists_every_route() {
     }
 }
 
+/// A page of two files, the second with a hash in its name and a compressed form.
+const PAGE: [page::File; 2] = [
+    page::File { path: "index.html", etag: "1", content: b"<p>hello", brotli: None },
+    page::File {
+        path: "a/ui-0123456789abcdef.js",
+        etag: "2",
+        content: b"console.log(1)",
+        brotli: Some(b"compressed"),
+    },
+];
+
+const PAGE_SCRIPT: &str = "/a/ui-0123456789abcdef.js";
+
+/// A server with [`PAGE`], whose models never come.
+fn with_site(allowed_origins: &[&'static str]) -> Server {
+    let allowed_origins = allowed_origins.iter().map(|origin| HeaderValue::from_static(origin)).collect();
+    let site = Site { page: &PAGE, allowed_origins };
+    Server::start_with(Graph::default(), LIMITS, site, |_| Box::new(|_| anyhow::bail!("no model here")))
+}
+
 #[test]
-fn the_page_asks_nobody_else() {
-    let page = shared().get("/");
+fn the_page_comes_with_a_strict_policy() {
+    let page = with_site(&[]).get("/");
+    assert_eq!((page.status, page.body.as_str()), (200, "<p>hello"));
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
     let policy = page.header("content-security-policy").unwrap();
-    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    for path in ["/", "/page.js", "/page.css", "/icon.svg"] {
-        let part = shared().get(path);
-        assert_eq!(part.status, 200, "{path}");
-        let elsewhere = part.body.replace("http://www.w3.org/2000/svg", "");
-        assert!(!elsewhere.contains("http://") && !elsewhere.contains("https://"), "{path}");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "), "{policy}");
+    assert!(policy.ends_with("frame-ancestors 'none'"), "{policy}");
+}
+
+#[test]
+fn a_name_with_a_hash_is_kept_for_good_and_compressed_for_whoever_takes_it() {
+    let server = with_site(&[]);
+    let plain = server.get(PAGE_SCRIPT);
+    assert_eq!((plain.body.as_str(), plain.header("content-encoding")), ("console.log(1)", None));
+    let small = server.send(&format!("GET {PAGE_SCRIPT} HTTP/1.1\r\naccept-encoding: gzip, br\r\n"), b"");
+    assert_eq!((small.body.as_str(), small.header("content-encoding")), ("compressed", Some("br")));
+    for reply in [&plain, &small] {
+        assert_eq!(reply.header("content-type"), Some("text/javascript; charset=utf-8"));
+        assert_eq!(reply.header("cache-control"), Some("public, max-age=31536000, immutable"));
+        assert_eq!(reply.header("vary"), Some("accept-encoding"));
     }
+    assert_ne!(plain.header("etag"), small.header("etag"), "other bytes, another strong tag");
+}
+
+#[test]
+fn what_the_browser_has_is_not_sent_again() {
+    let server = with_site(&[]);
+    let ask = |path: &str, etag: &str| {
+        server.send(&format!("GET {path} HTTP/1.1\r\nif-none-match: {etag}\r\n"), b"")
+    };
+    let etag = server.get("/").header("etag").unwrap().to_string();
+    let again = ask("/", &format!("\"other\", W/{etag}"));
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    assert_eq!(again.header("etag"), Some(etag.as_str()));
+    assert_eq!(ask("/", "\"other\"").status, 200);
+    assert_eq!(ask(PAGE_SCRIPT, "\"2-br\"").status, 200, "the tag of the form that was not asked for");
+}
+
+#[test]
+fn head_is_the_page_without_its_body_and_other_methods_are_refused() {
+    let server = with_site(&[]);
+    let head = server.send("HEAD / HTTP/1.1\r\n", b"");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(head.header("content-length"), Some("8"));
+    let refused = server.post("/", "text/plain", "x");
+    check_problem(&refused, 405, "/ does not take POST; the `allow` header says what it takes");
+    assert_eq!(refused.header("allow"), Some("get,head"));
+}
+
+#[test]
+fn a_page_leaves_the_api_as_it_is() {
+    let server = with_site(&[]);
+    assert_eq!(server.get("/livez").body, "\n");
+    assert_eq!(server.get("/generate_score").status, 405);
+    let missing = server.get("/a/none.js");
+    check_problem(&missing, 404, "there is nothing at /a/none.js; /docs.json lists what there is");
+}
+
+#[test]
+fn without_a_page_the_root_says_how_to_get_one() {
+    let page = shared().get("/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.body.contains("cargo xtask serve"), "{page:?}");
+    assert_eq!(shared().get("/sw.js").status, 404);
+}
+
+/// What a browser asks before it lets a page of `origin` send JSON.
+fn preflight(server: &Server, origin: &str) -> Reply {
+    let head = format!(
+        "OPTIONS /generate_score HTTP/1.1\r\norigin: {origin}\r\naccess-control-request-method: POST\r\n\
+         access-control-request-headers: content-type\r\n"
+    );
+    server.send(&head, b"")
+}
+
+#[test]
+fn other_origins_are_let_in_only_if_named() {
+    let closed = with_site(&[]);
+    let reply = preflight(&closed, "https://a.example");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (405, None));
+
+    let open = with_site(&["https://a.example", "http://localhost:8080"]);
+    for origin in ["https://a.example", "http://localhost:8080"] {
+        let reply = preflight(&open, origin);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), Some(origin));
+        assert_eq!(reply.header("access-control-allow-methods"), Some("get,post"));
+        assert!(reply.header("access-control-allow-headers").unwrap().contains("content-type"), "{reply:?}");
+    }
+    assert_eq!(preflight(&open, "https://b.example").header("access-control-allow-origin"), None);
+    // An error too is an answer that the page wants to read.
+    let wrong =
+        "POST /generate_score HTTP/1.1\r\norigin: https://a.example\r\ncontent-type: application/json\r\n";
+    let reply = open.send(wrong, b"{");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (400, Some("https://a.example")));
+}
+
+#[test]
+fn a_star_lets_every_origin_in() {
+    let reply = preflight(&with_site(&["*"]), "https://any.example");
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
 }
 
 #[test]

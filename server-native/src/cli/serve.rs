@@ -7,16 +7,17 @@ use std::{
 };
 
 use anyhow::Result;
+use axum::http::{HeaderValue, Uri};
 use clap::Args;
 
 use super::{complain, options::GraphAndModels, print, print_json};
 use crate::{
     host::{Host, Limits},
-    http,
+    http::{self, Site, page},
     pool::cores,
 };
 
-/// Serve the graph over HTTP, with a page to try it
+/// Serve the graph over HTTP, and the page
 ///
 /// Answers as soon as it is started; /readyz says when the models are there. Ctrl-C lets requests finish.
 #[derive(Args, Debug)]
@@ -34,6 +35,10 @@ pub(super) struct Arguments {
     /// Requests that may run models at the same time; others get a 429
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
     max_concurrency: u32,
+    /// Let pages of this origin use the API from a browser, for example https://example.org; may be given several times,
+    /// and `*` lets all
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    allow_origin: Vec<HeaderValue>,
     /// Say on standard output, as JSON, where it serves and when it is ready
     #[arg(long)]
     json: bool,
@@ -42,6 +47,22 @@ pub(super) struct Arguments {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.filter(|time| !time.is_zero()).ok_or_else(|| "expected a number of seconds above 0".into())
+}
+
+/// An origin as browsers write it: scheme, host and port, nothing after.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let expected =
+        || "expected an origin such as https://example.org or http://localhost:8080, or *".to_string();
+    let is_origin = |text: &str| {
+        let Ok(uri) = text.parse::<Uri>() else { return false };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
+        // Written back, so that a path, a name of a user or a capital letter makes it another text.
+        format!("{scheme}://{authority}").to_lowercase() == text && !authority.as_str().contains('@')
+    };
+    if text != "*" && !is_origin(text) {
+        return Err(expected());
+    }
+    HeaderValue::from_str(text).map_err(|_| expected())
 }
 
 pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
@@ -60,6 +81,7 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
         };
         let host = Host::start(graph, limits, loader)?;
         let readiness = host.readiness();
+        let site = Site { page: page::embedded(), allowed_origins: arguments.allow_origin };
         let say = |state: &str, sentence: String| {
             // A server goes on where nobody reads what it says.
             let _ = match arguments.json {
@@ -71,7 +93,7 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let server = http::serve(
             listener,
-            http::router(host),
+            http::router(host, &site),
             async {
                 let _ = stopped.await;
             },

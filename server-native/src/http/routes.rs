@@ -181,9 +181,24 @@ pub(super) async fn docs(State(app): Shared) -> impl IntoResponse {
     Json(openapi::document(&generators, &classifiers))
 }
 
-pub(super) async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
-    let error = format!("there is nothing at {}; /docs.json lists what there is", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, error)
+/// The page's files, at every path that no other route has.
+pub(super) async fn page(
+    State(app): Shared,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    match app.page.answer(&method, &uri, &headers) {
+        Some(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+            let problem = method_not_allowed(method, OriginalUri(uri)).await;
+            ([(header::ALLOW, "GET,HEAD")], problem).into_response()
+        }
+        Some(response) => response,
+        None => {
+            let error = format!("there is nothing at {}; /docs.json lists what there is", uri.path());
+            Problem::new(StatusCode::NOT_FOUND, error).into_response()
+        }
+    }
 }
 
 pub(super) async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {

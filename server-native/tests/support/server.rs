@@ -13,7 +13,8 @@ use inkling_engine::{
 };
 use inkling_server::{
     host::{Host, Limits, Load},
-    http, load,
+    http::{self, Site},
+    load,
     models::{Source, locate_node},
 };
 use serde_json::Value;
@@ -40,6 +41,16 @@ pub(crate) struct Reply {
 impl Server {
     /// Serves a graph; comes back at once, loaded or not.
     pub(crate) fn start(graph: Graph, limits: Limits, load: impl FnMut(&spec::Node) -> Load) -> Server {
+        Server::start_with(graph, limits, Site::default(), load)
+    }
+
+    /// The same with a page, or with other origins allowed.
+    pub(crate) fn start_with(
+        graph: Graph,
+        limits: Limits,
+        site: Site,
+        load: impl FnMut(&spec::Node) -> Load,
+    ) -> Server {
         let host = Host::start(graph, limits, load).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
@@ -52,7 +63,7 @@ impl Server {
                 let stop = async {
                     let _ = stopped.await;
                 };
-                http::serve(listener, http::router(host), stop, Duration::from_secs(5)).await.unwrap();
+                http::serve(listener, http::router(host, &site), stop, Duration::from_secs(5)).await.unwrap();
             });
         });
         Server { addr: told.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
