@@ -291,8 +291,8 @@ fn a_token_goes_to_the_hub_and_to_nobody_else() {
 fn a_busy_hub_is_waited_for_as_it_asks() {
     let (bytes, cache) = (weights(1000), TempDir::new().unwrap());
     let hub = FakeHub::with_model(REPO, bytes.clone());
-    // The listing is asked by hf-hub, and then for its `Retry-After`; then a file's head, then the store.
-    hub.fail("/api/", Fault::Status(503, Some(1)), 2);
+    // First the listing is asked, then a file's head, then the store.
+    hub.fail("/api/", Fault::Status(503, Some(1)), 1);
     hub.fail("HEAD hub", Fault::Status(429, Some(1)), 1);
     hub.fail("GET store", Fault::Status(503, None), 2);
     let start = Instant::now();
@@ -310,7 +310,7 @@ fn a_hub_that_stays_busy_is_given_up_with_what_was_tried() {
     assert!(error.starts_with(start) && error.ends_with("; try again later"), "{error}");
     assert_no_weights(&cache, &weights(1000));
 
-    hub.fail("/api/", Fault::Status(503, Some(3600)), 2);
+    hub.fail("/api/", Fault::Status(503, Some(3600)), 1);
     let cache = TempDir::new().unwrap();
     let error = sentence(&hub, fetch(&hub, &cache));
     assert!(
@@ -328,6 +328,17 @@ fn another_server_than_a_hub_is_told() {
         error.starts_with("HUB does not answer as the Hugging Face hub does for `org/tiny`: its listing"),
         "{error}"
     );
+}
+
+#[test]
+fn a_hub_behind_https_is_spoken_to_in_tls() {
+    let (hub, cache) = (FakeHub::with_model(REPO, weights(1000)), TempDir::new().unwrap());
+    let endpoint = hub.endpoint().replace("http:", "https:");
+    let settings = Settings { endpoint: endpoint.clone(), tries: 1, ..settings(&hub, &cache) };
+    let error = Hub::new(settings).unwrap().fetch(REPO, &mut |_, _, _| {}).unwrap_err().to_string();
+    // The hub of the tests knows no TLS: it takes the handshake for a broken request.
+    assert!(error.starts_with(&format!("no connection to {endpoint} for `org/tiny`: ")), "{error}");
+    assert!(hub.asked().is_empty(), "nothing was asked in the clear");
 }
 
 #[test]

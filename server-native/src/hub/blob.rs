@@ -20,7 +20,7 @@ pub(super) struct Lock {
     _file: Option<File>,
 }
 
-/// Takes the lock of a blob, the one that `hf-hub` and Python's `huggingface_hub` take too. Meanwhile the bytes that
+/// Takes the lock of a blob, the one that Python's `huggingface_hub` takes too. Meanwhile the bytes that
 /// its holder brings are reported as ours.
 pub(super) async fn lock(
     folder: &Path,
@@ -91,6 +91,28 @@ pub(super) async fn complete(
     };
     finish().map_err(|source| part.disk_error(source))
 }
+
+/// Links the blob of `entry` into the snapshot as the file `name`, as `huggingface_hub` does: relatively, so that the
+/// cache can be moved; where there are no links the file itself stands there.
+pub(super) fn link(folder: &Path, snapshot: &Path, name: &str, entry: &Entry) -> Result<(), HubError> {
+    let path = snapshot.join(name);
+    let link = || {
+        fs::create_dir_all(snapshot)?;
+        // A dangling link, of a blob that somebody deleted, is in the way.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(Path::new("..").join("..").join("blobs").join(&entry.etag), &path)
+            .or_else(|_| fs::copy(folder.join("blobs").join(&entry.etag), &path).map(|_| ()))
+    };
+    link().map_err(|source| disk_error(folder, &path, name, entry.size, source))
+}
+
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
+#[cfg(windows)]
+use std::os::windows::fs::symlink_file as symlink;
 
 fn incomplete(folder: &Path, entry: &Entry) -> PathBuf {
     folder.join("blobs").join(format!("{}.incomplete", entry.etag))

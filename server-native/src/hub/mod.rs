@@ -9,13 +9,12 @@
 //! models--org--name/refs/main                   the commit of the last fetch: where `HF_HUB_OFFLINE` starts
 //! ```
 //!
-//! What the `hf-hub` crate (1.0.0) does: where the cache is, the listing, and the cache's book-keeping (a blob gets its
-//! link in the snapshot after one more look at its `ETag`). Python's `huggingface_hub` shares the cache both ways.
+//! Python's `huggingface_hub` shares the cache both ways. The `hf-hub` crate is not used: 1.0.0 downloads from the start
+//! each time, checks neither size nor hash, stores the body of a failed download as the file, and brings 200 crates for
+//! a protocol (Xet) of which nothing is needed.
 //!
-//! What we add, because `hf-hub` downloads from the start each time, checks neither size nor hash, knows no
-//! `Retry-After` on a 503 and no `HF_HUB_OFFLINE`, and (1.0.0) stores the body of a failed download as the file:
 //! 1. `blob` puts the bytes in place: appended to `<etag>.incomplete`, gone on with by `Range`, measured, hashed,
-//!    synced and only then renamed, under the same lock that `hf-hub` and Python take.
+//!    synced and only then renamed, under the same lock that Python takes.
 //! 2. `Tries`: what may pass (no connection, a break, 408, 429, 5xx) is tried again with growing pauses, or after what
 //!    `Retry-After` asks; a try that brought bytes starts the count anew.
 //! 3. Errors that say what to do: [`HubError`].
@@ -23,7 +22,7 @@
 //!    a pull request by the hub's bot. We read that one, as `transformers` does.
 //!
 //! Bytes come over plain HTTP, which the hub serves for every file, also for those that it stores in Xet: one code path,
-//! and one that the tests can cut. `hf-hub`'s Xet client is linked but not used.
+//! and one that the tests can cut.
 
 mod blob;
 mod error;
@@ -48,7 +47,7 @@ const MAIN: &str = "main";
 pub struct Settings {
     /// The hub's address, such as `https://huggingface.co`.
     pub endpoint: String,
-    /// Sent to the endpoint, and to no other host. `None` leaves it to `hf-hub` to look for one for the listing.
+    /// Sent to the endpoint, and to no other host. `None` asks as a stranger.
     pub token: Option<String>,
     /// The cache's folder.
     pub cache: PathBuf,
@@ -66,22 +65,30 @@ pub struct Settings {
 
 impl Settings {
     /// From the environment: `HF_ENDPOINT`; `HF_TOKEN`, the file that `HF_TOKEN_PATH` names or `$HF_HOME/token`;
-    /// `HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`; `HF_HUB_OFFLINE`.
+    /// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `$HF_HOME/hub`, `$XDG_CACHE_HOME/huggingface/hub` or
+    /// `~/.cache/huggingface/hub`; `HF_HUB_OFFLINE`.
     #[must_use]
     pub fn from_env() -> Settings {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let home = || match (var("HF_HOME"), var("XDG_CACHE_HOME")) {
+            (Some(home), _) => PathBuf::from(home),
+            (None, Some(caches)) => PathBuf::from(caches).join("huggingface"),
+            (None, None) => std::env::home_dir().unwrap_or_default().join(".cache").join("huggingface"),
+        };
         let read = |path: PathBuf| fs::read_to_string(path).ok();
         let token = match var("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             Some(_) => None,
             None => var("HF_TOKEN")
                 .or_else(|| read(var("HF_TOKEN_PATH")?.into()))
-                .or_else(|| read(hf_hub::hf_home().join("token"))),
+                .or_else(|| read(home().join("token"))),
         };
         let yes = |value: String| ["1", "on", "yes", "true"].contains(&value.trim().to_lowercase().as_str());
         Settings {
             endpoint: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
-            cache: hf_hub::resolve_cache_dir(),
+            cache: var("HF_HUB_CACHE")
+                .or_else(|| var("HUGGINGFACE_HUB_CACHE"))
+                .map_or_else(|| home().join("hub"), PathBuf::from),
             offline: var("HF_HUB_OFFLINE").is_some_and(yes),
             tries: 5,
             pause: Duration::from_millis(500),
@@ -250,9 +257,9 @@ impl Fetch<'_> {
         let entry = self.web.patiently(tries, name, async || self.web.entry(commit, name).await).await?;
         let lock = blob::lock(self.folder, name, &entry, progress).await?;
         blob::complete(self.web, self.folder, commit, name, &entry, progress).await?;
-        self.web.patiently(tries, name, async || self.web.link(commit, name).await).await?;
+        let linked = blob::link(self.folder, snapshot, name, &entry);
         drop(lock);
-        Ok(())
+        linked
     }
 
     /// The hub's own safetensors variant of a model that has none on `main`.

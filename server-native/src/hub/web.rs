@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use hf_hub::repository::RepoTypeModel;
-use hf_hub::{HFClient, HFError, HFRepository};
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -11,12 +9,13 @@ use serde::Deserialize;
 use super::Settings;
 use super::error::{HubError, Tries};
 
+const HAS_A_PATH: &str = "an http address has a path: checked in Hub::new";
+
 /// One repository of the hub, and the clients to reach it.
 pub(super) struct Web<'a> {
     pub(super) settings: &'a Settings,
     pub(super) repo: &'a str,
     endpoint: Url,
-    model: HFRepository<RepoTypeModel>,
     /// Follows redirects, and then leaves the token at the hub's own host.
     client: Client,
     /// Follows none: the headers that say what a file is stand on the hub's own answer.
@@ -86,6 +85,8 @@ impl<'a> Web<'a> {
                 "a token has no spaces, line breaks or letters beyond ASCII".into(),
             ));
         }
+        // A process has one provider of TLS's arithmetic. An error says that it has one already, which will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = |redirects| {
             Client::builder()
                 .user_agent(concat!("inkling/", env!("CARGO_PKG_VERSION")))
@@ -97,17 +98,7 @@ impl<'a> Web<'a> {
         };
         let follows = client(reqwest::redirect::Policy::limited(10))?;
         let straight = client(reqwest::redirect::Policy::none())?;
-        let mut builder = HFClient::builder()
-            .endpoint(&settings.endpoint)
-            .cache_dir(&settings.cache)
-            .client(follows.clone())
-            .retry_max_attempts(0);
-        if let Some(token) = &settings.token {
-            builder = builder.token(token);
-        }
-        let hub = builder.build().map_err(|error| setting("HF_ENDPOINT", error.to_string()))?;
-        let (owner, name) = hf_hub::split_id(repo);
-        Ok(Web { settings, repo, endpoint, model: hub.model(owner, name), client: follows, straight })
+        Ok(Web { settings, repo, endpoint, client: follows, straight })
     }
 
     /// Tries `act` until it succeeds, fails for good, or failed `tries` times.
@@ -164,14 +155,27 @@ impl<'a> Web<'a> {
 
     /// The commit of `revision` and the names of its files.
     pub(super) async fn listing(&self, revision: &str) -> Result<(String, Vec<String>), Failure> {
-        let info = match self.model.info().revision(revision).send().await {
-            Ok(info) => info,
-            Err(error) => return Err(self.failure(error, self.repo).await),
-        };
+        #[derive(Deserialize)]
+        struct Info {
+            sha: Option<String>,
+            #[serde(default)]
+            siblings: Vec<Sibling>,
+        }
+        #[derive(Deserialize)]
+        struct Sibling {
+            rfilename: String,
+        }
+        let mut url = self.url(&["api", "models"], &[self.repo, "revision"]);
+        // One segment, whatever it holds: `refs/pr/2` is written `refs%2Fpr%2F2`.
+        url.path_segments_mut().expect(HAS_A_PATH).push(revision);
+        let answer = self.send(self.request(&self.client, Method::GET, url), self.repo).await?;
+        let info: Info = serde_json::from_slice(&answer.bytes().await?).map_err(|error| {
+            self.answer_error(self.repo, format!("its listing is not the JSON of one: {error}"))
+        })?;
         let commit = info.sha.filter(|commit| is_plain(commit));
         let commit =
             commit.ok_or_else(|| self.answer_error(self.repo, "the listing names no commit".into()))?;
-        Ok((commit, info.siblings.unwrap_or_default().into_iter().map(|sibling| sibling.rfilename).collect()))
+        Ok((commit, info.siblings.into_iter().map(|sibling| sibling.rfilename).collect()))
     }
 
     /// The pull request in which the hub's bot offers `model.safetensors`, as `transformers` finds it.
@@ -241,17 +245,6 @@ impl<'a> Web<'a> {
         self.send(request, name).await
     }
 
-    /// Has `hf-hub` link a blob into its snapshot. It looks at the `ETag` again, so this may need another try.
-    pub(super) async fn link(&self, commit: &str, name: &str) -> Result<(), Failure> {
-        let link = self.model.download_file().filename(name).revision(commit).send();
-        // For this one request `hf-hub` has a client of its own, which would wait for ever.
-        match tokio::time::timeout(self.settings.silence, link).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.failure(error, name).await),
-            Err(_) => Err(Failure::Broken { reason: "it fell silent".into() }),
-        }
-    }
-
     pub(super) fn answer_error(&self, what: &str, reason: String) -> HubError {
         HubError::Answer { endpoint: self.settings.endpoint.clone(), what: what.into(), reason }
     }
@@ -264,7 +257,7 @@ impl<'a> Web<'a> {
     fn url(&self, head: &[&str], tail: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
         url.path_segments_mut()
-            .expect("an http address has a path: checked in Hub::new")
+            .expect(HAS_A_PATH)
             .pop_if_empty()
             .extend(head.iter().chain(tail).flat_map(|part| part.split('/')));
         url
@@ -283,7 +276,10 @@ impl<'a> Web<'a> {
 
     /// One try at one request: an answer with a body or a redirect, or what its status means.
     async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
-        let response = request.send().await?;
+        let response = request.send().await.map_err(|error| match error.is_redirect() {
+            true => self.answer_error(what, reason(&error)).into(),
+            false => Failure::from(error),
+        })?;
         let status = response.status();
         let asked_too_far = status == StatusCode::RANGE_NOT_SATISFIABLE;
         if status.is_success() || status.is_redirection() || asked_too_far {
@@ -322,39 +318,6 @@ impl<'a> Web<'a> {
             _ if status.is_server_error() => Failure::Busy { host, status, retry_after },
             _ => self.answer_error(what, format!("status {status}")).into(),
         }
-    }
-
-    /// What an error of `hf-hub` means. It keeps no `Retry-After` of a 503, so the address is asked for it again.
-    async fn failure(&self, error: HFError, what: &str) -> Failure {
-        let (status, url) = match error {
-            HFError::AuthRequired { context } | HFError::Forbidden { context } => (context.status, None),
-            HFError::RepoNotFound { .. }
-            | HFError::RevisionNotFound { .. }
-            | HFError::EntryNotFound { .. } => (StatusCode::NOT_FOUND, None),
-            HFError::RateLimited { context, .. } | HFError::Http { context } => {
-                (context.status, Url::parse(&context.url).ok())
-            }
-            // `is_decode` also holds of a body that broke off.
-            HFError::Request { source, .. } if innermost(&source).is::<serde_json::Error>() => {
-                return self
-                    .answer_error(what, format!("its listing is not the JSON of one: {}", reason(&source)))
-                    .into();
-            }
-            HFError::Request { source, .. } if source.is_redirect() => {
-                return self.answer_error(what, reason(&source)).into();
-            }
-            HFError::Request { source, .. } => return source.into(),
-            HFError::Io(source) => {
-                return HubError::Cache { path: self.settings.cache.clone(), source }.into();
-            }
-            error => return self.answer_error(what, error.to_string()).into(),
-        };
-        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().to_string();
-        let asked = match url {
-            Some(url) => self.request(&self.straight, Method::HEAD, url).send().await.ok(),
-            None => None,
-        };
-        self.refusal(status, host, asked.and_then(|answer| retry_after(answer.headers())), what)
     }
 
     /// The model, or the file and its model.
