@@ -1,12 +1,15 @@
 //! The developers' commands, called as `cargo xtask COMMAND` (an alias in `.cargo/config.toml`).
 //!
 //! - [`serve`]: build and serve Inkling.
+//! - [`page`]: build the page; [`budget`] weighs it.
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
 //! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
 //! - [`tools`]: pinned helper programs, installed once into a cache.
 //! - [`process`]: running other programs, saying what is run.
 
+mod budget;
 mod counts;
+mod page;
 mod process;
 mod serve;
 mod test;
@@ -23,8 +26,12 @@ Usage: cargo xtask <COMMAND> [ARGS]
 
 Commands:
   serve [ARGS]   Build (release) and serve at http://127.0.0.1:3000; ARGS go to `inkling serve`
+  page           Build the page (release) to target/page/dist, and weigh it
   test           Run everything that CI checks
+  trunk ARGS     Trunk with the tools that the page needs: `trunk serve` builds again at every change
   help           Print this text
+
+Trunk itself calls `page-finish`.
 
 `cargo xtask COMMAND --help` says more.
 
@@ -37,13 +44,16 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match command.as_deref() {
         Some("serve") => serve::main(&rest),
+        Some("page") => page::main(&rest),
+        Some("page-finish") => page::finish(),
+        Some("trunk") => page::trunk(&rest),
         Some("test") => test::main(&rest),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
-            eprintln!("xtask: expected a command (serve, test, help), got `{other}`\n\n{HELP}");
+            eprintln!("xtask: expected a command (serve, page, test, trunk, help), got `{other}`\n\n{HELP}");
             Ok(ExitCode::from(2))
         }
         None => {

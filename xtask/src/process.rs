@@ -15,18 +15,21 @@ pub(crate) struct Finished {
 }
 
 /// A cargo command in the workspace's root.
-///
-/// Without the variables that describe this program's own package, which `cargo run` has set: build scripts that watch
-/// them (that of `ring`) would run again whenever a build follows one that a person started.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.arg(subcommand).current_dir(crate::workspace_root());
+    without_package_variables(&mut cargo);
+    cargo
+}
+
+/// Takes away the variables that describe this program's own package, which `cargo run` has set: build scripts that
+/// watch them (that of `ring`) would run again whenever a build follows one that a person started.
+pub(crate) fn without_package_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(describes_a_package) {
-            cargo.env_remove(name);
+            command.env_remove(name);
         }
     }
-    cargo
 }
 
 fn describes_a_package(variable: &str) -> bool {

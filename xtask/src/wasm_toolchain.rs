@@ -70,23 +70,35 @@ impl WasmToolchain {
         Self::linked()
     }
 
-    /// A cargo that compiles for the target, with the flag that says so still to be given.
-    ///
-    /// Its build folder is its own: two compilers in one would wait for each other's locks.
+    /// A cargo that compiles for the target.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut cargo = process::cargo(subcommand);
         cargo.args(["--target", TARGET]);
-        cargo.env("CARGO_TARGET_DIR", target_dir().join("wasm"));
-        if let Some(build_dir) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
-            cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&build_dir).join("wasm"));
-        }
+        self.configure(&mut cargo);
+        cargo
+    }
+
+    /// Lets a program that calls cargo (Trunk) use this toolchain.
+    pub(crate) fn configure(&self, command: &mut Command) {
         if let Some(name) = self.name {
-            cargo.env("RUSTUP_TOOLCHAIN", name);
+            command.env("RUSTUP_TOOLCHAIN", name);
+            // Two compilers in one folder would build everything anew in turns.
+            command.env("CARGO_TARGET_DIR", self.target_dir());
+            if let Some(build_dir) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
+                command.env("CARGO_BUILD_BUILD_DIR", Path::new(&build_dir).join("wasm"));
+            }
         }
         if let Some(linker) = &self.linker {
-            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
-        cargo
+    }
+
+    /// Cargo's target folder for builds with this toolchain; what is built for wasm lies in
+    /// `wasm32-unknown-unknown/PROFILE` below it.
+    pub(crate) fn target_dir(&self) -> PathBuf {
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| workspace_root().join("target"), PathBuf::from);
+        if self.name.is_some() { target.join("wasm") } else { target }
     }
 
     /// What it is, for people.
@@ -102,10 +114,6 @@ impl WasmToolchain {
     fn linked() -> Result<Self> {
         Ok(Self { name: Some(LINKED), linker: Some(linker()?) })
     }
-}
-
-fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
 }
 
 fn in_use_has_target() -> bool {
@@ -311,14 +319,25 @@ mod tests {
         assert!(!has_std(Path::new(env!("CARGO_MANIFEST_DIR"))));
     }
 
-    #[test]
-    fn native_and_wasm_builds_are_apart() {
-        let toolchain = WasmToolchain { name: Some(LINKED), linker: Some("/bin/wasm-ld".into()) };
+    fn set_by(toolchain: &WasmToolchain, variable: &str) -> Option<PathBuf> {
         let cargo = toolchain.cargo("build");
-        let folder = cargo
+        cargo
             .get_envs()
-            .find_map(|(name, value)| (name == "CARGO_TARGET_DIR").then_some(value).flatten())
-            .map(Path::new);
-        assert_eq!(folder, Some(target_dir().join("wasm").as_path()));
+            .find_map(|(name, value)| (name == variable).then_some(value).flatten())
+            .map(PathBuf::from)
+    }
+
+    #[test]
+    fn builds_of_another_compiler_are_apart() {
+        let debian = WasmToolchain { name: Some(LINKED), linker: Some("/bin/wasm-ld".into()) };
+        assert_eq!(set_by(&debian, "CARGO_TARGET_DIR"), Some(debian.target_dir()));
+        assert!(debian.target_dir().ends_with("wasm"));
+    }
+
+    #[test]
+    fn builds_of_the_same_compiler_share_a_folder() {
+        let same = WasmToolchain { name: None, linker: None };
+        assert_eq!(set_by(&same, "CARGO_TARGET_DIR"), None);
+        assert!(!same.target_dir().ends_with("wasm"));
     }
 }
