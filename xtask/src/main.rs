@@ -1,6 +1,7 @@
 //! The developers' commands, called as `cargo xtask COMMAND` (an alias in `.cargo/config.toml`).
 //!
 //! - [`serve`]: build and serve Inkling.
+//! - [`engine`]: build the engine for JavaScript, and the npm package.
 //! - [`page`]: build the page; [`budget`] weighs it.
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
 //! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
@@ -9,6 +10,7 @@
 
 mod budget;
 mod counts;
+mod engine;
 mod page;
 mod process;
 mod serve;
@@ -26,6 +28,7 @@ Usage: cargo xtask <COMMAND> [ARGS]
 
 Commands:
   serve [ARGS]   Build (release) and serve at http://127.0.0.1:3000; ARGS go to `inkling serve`
+  engine         Build the engine for JavaScript to target/page/engine; with --npm the npm package too
   page           Build the page (release) to target/page/dist, and weigh it
   test           Run everything that CI checks
   trunk ARGS     Trunk with the tools that the page needs: `trunk serve` builds again at every change
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match command.as_deref() {
         Some("serve") => serve::main(&rest),
+        Some("engine") => engine::main(&rest),
         Some("page") => page::main(&rest),
         Some("page-finish") => page::finish(),
         Some("trunk") => page::trunk(&rest),
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
-            eprintln!("xtask: expected a command (serve, page, test, trunk, help), got `{other}`\n\n{HELP}");
+            eprintln!("xtask: expected a command (serve, engine, page, test, trunk, help), got `{other}`\n\n{HELP}");
             Ok(ExitCode::from(2))
         }
         None => {

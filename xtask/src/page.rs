@@ -169,7 +169,7 @@ fn with_policy(html: &str, policy: &str) -> Result<String> {
 }
 
 /// Copies the demo models and lists their files with sizes and hashes, so that the page need not ask before it loads.
-fn add_demo_models(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn add_demo_models(from: &Path, to: &Path) -> Result<()> {
     let mut models = BTreeMap::new();
     for path in files(from)? {
         let Some((model, name)) = path.split_once('/') else { continue };

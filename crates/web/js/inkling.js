@@ -1,0 +1,539 @@
+// Inkling's engine for JavaScript. `inkling.d.ts` documents what is exported here.
+//
+// What a run is, how a model loads and what a node says is decided in Rust (`../src`); this file is what only
+// JavaScript can be: the owner of workers, of AbortSignals and of async generators.
+import { Course, GraphSpec, initSync, Node } from "./inkling_web.js";
+
+const OWN_URL = import.meta.url;
+
+/** Every rejection of this module. */
+export class InklingError extends Error {
+  constructor({ error, kind = "internal", can_retry = false }) {
+    super(error);
+    this.name = "InklingError";
+    this.kind = kind;
+    this.can_retry = can_retry;
+  }
+
+  /** What Rust throws is a plain object. */
+  static from(thrown) {
+    if (thrown instanceof Error) return thrown;
+    return new InklingError(typeof thrown === "object" && thrown !== null ? thrown : { error: String(thrown) });
+  }
+}
+
+// ---- The module: compiled once, on the thread of the API ----
+
+/** Smallest modules that use what they ask for: `i32x4.splat`, and `i32x4.relaxed_dot_i8x16_i7x16_add_s`. */
+const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11];
+const RELAXED_SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 17, 1, 15, 0, 65, 0, 253, 17, 65, 0, 253, 17,
+  65, 0, 253, 17, 253, 147, 2, 11,
+];
+
+const hasSimd = () => WebAssembly.validate(new Uint8Array(SIMD));
+const hasRelaxedSimd = () => WebAssembly.validate(new Uint8Array(RELAXED_SIMD));
+
+let started;
+
+/**
+ * Compiles the engine. Called by everything that needs it; call it yourself to give a module that was compiled before,
+ * as edge runtimes ask for.
+ */
+export function init({ module, base } = {}) {
+  started ??= start(module, base).catch((error) => {
+    started = undefined;
+    throw InklingError.from(error);
+  });
+  return started;
+}
+
+async function start(module, base) {
+  if (!hasSimd()) {
+    const error = "This browser has no WebAssembly SIMD, which Inkling needs; any browser from 2023 on has it.";
+    throw new InklingError({ error, kind: "unsupported" });
+  }
+  module ??= await compile(new URL(`inkling_web.${hasRelaxedSimd() ? "relaxed" : "simd128"}.wasm`, base ?? OWN_URL));
+  initSync({ module });
+  return module;
+}
+
+async function compile(url) {
+  if (url.protocol === "file:") {
+    const { readFile } = await import("node:fs/promises");
+    return WebAssembly.compile(await readFile(url));
+  }
+  const failed = (why) =>
+    new InklingError({ error: `The engine could not be loaded from ${url.host}: ${why}.`, kind: "network", can_retry: true });
+  const response = await fetch(url).catch((error) => {
+    throw failed(error.message);
+  });
+  if (!response.ok) throw failed(`status ${response.status}`);
+  // A server that does not know the type of wasm files must not keep the engine from running.
+  return response.headers.get("content-type")?.startsWith("application/wasm")
+    ? WebAssembly.compileStreaming(response)
+    : WebAssembly.compile(await response.arrayBuffer());
+}
+
+// ---- Links: a node's model, in a worker or here ----
+
+/** A link calls the node's methods and hands its messages to `onmessage`; `ondeath` is called at most once. */
+class WorkerLink {
+  #worker;
+  #gone = new AbortController();
+
+  constructor(module, base, { onmessage, ondeath }) {
+    this.#worker = new Worker(new URL("worker.js", base), { type: "module", name: "inkling" });
+    const lock = `inkling-worker-${crypto.randomUUID()}`;
+    const died = (error) => {
+      if (this.#gone.signal.aborted) return;
+      this.close();
+      ondeath(error);
+    };
+    this.#worker.onmessage = ({ data }) => {
+      if (data.type === "alive") {
+        // Granted when the worker is gone, however it went.
+        const { signal } = this.#gone;
+        navigator.locks?.request(lock, { signal }, () => died("its worker was ended from outside")).catch(() => {});
+      } else if (data.type === "died") {
+        died(data.error);
+      } else if (!this.#gone.signal.aborted) {
+        onmessage(data);
+      }
+    };
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      died(event.message ? `its worker broke (${event.message})` : "its worker could not be started");
+    };
+    this.#worker.onmessageerror = () => died("a message of its worker could not be read");
+    this.call("start", module, lock);
+  }
+
+  call(...message) {
+    this.#worker.postMessage(message, message.flatMap(transferable));
+  }
+
+  close() {
+    this.#gone.abort();
+    this.#worker.terminate();
+  }
+}
+
+/** Response bodies are handed over; everything else is copied or, as a Blob, shared. */
+function transferable(value) {
+  return value?.files ? value.files.map(([, content]) => content?.stream).filter(Boolean) : [];
+}
+
+class LocalLink {
+  #node;
+
+  constructor({ onmessage, ondeath }) {
+    this.#node = new Node((message) => {
+      // As from a worker: never while the caller is still at work.
+      queueMicrotask(() => {
+        if (!this.#node) return;
+        if (message.type === "died") ondeath(message.error);
+        else onmessage(message);
+      });
+    });
+  }
+
+  call(method, ...args) {
+    this.#node?.[method](...args);
+  }
+
+  close() {
+    this.#node?.close();
+    this.#node?.free();
+    this.#node = undefined;
+  }
+}
+
+// ---- Seats: a node of the graph, its link, its state and the jobs that wait for it ----
+
+class Seat {
+  state = { state: "waiting" };
+  #source;
+  #options;
+  #connect;
+  #onstate;
+  #link;
+  /** `{id, job, run}` in order; the first one is running if `#running`. */
+  #queue = [];
+  #running = false;
+  #deaths = 0;
+  #settle;
+
+  constructor(source, options, connect, onstate) {
+    this.#source = source;
+    this.#options = options;
+    this.#connect = connect;
+    this.#onstate = onstate;
+    this.#expect();
+  }
+
+  /** Settles when the model is loaded, or cannot be. */
+  #expect() {
+    this.ready = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+    this.ready.catch(() => {});
+  }
+
+  async load() {
+    if (this.state.state === "closed") return;
+    try {
+      const [module, source] = await Promise.all([init({ base: this.#options.base }), crossing(this.#source, this.#options.base)]);
+      if (this.state.state === "closed") return;
+      this.#link ??= this.#connect(module, {
+        onmessage: (message) => this.#take(message),
+        ondeath: (error) => this.#died(error),
+      });
+      this.#link.call("load", source, this.#options);
+    } catch (thrown) {
+      const { message, kind = "internal", can_retry = false } = InklingError.from(thrown);
+      this.#set({ state: "failed", error: message, kind, can_retry });
+    }
+  }
+
+  retry() {
+    if (this.state.state !== "failed") return;
+    this.#expect();
+    this.#set({ state: "waiting" });
+    this.load();
+  }
+
+  stopLoading() {
+    this.#link?.call("stop_loading");
+  }
+
+  /** Hands a job over, or lets it wait; a node that cannot do it says so at once. */
+  submit(id, job, run) {
+    const { state, error } = this.state;
+    if (state === "failed" || state === "closed") {
+      run.fail(id, "unavailable", error ?? "the graph was closed");
+      return;
+    }
+    this.#queue.push({ id, job, run });
+    if (state === "loading") run.progress(this.state);
+    this.#next();
+  }
+
+  /** Ends every job of a run: at once where it waits, before its next token where it runs. */
+  stop(run, kind, error) {
+    const isRunning = (entry) => this.#running && entry === this.#queue[0];
+    for (const entry of this.#queue.filter((entry) => entry.run === run)) {
+      if (isRunning(entry)) this.#link.call("stop", this.#ticket, kind);
+      else entry.run.fail(entry.id, kind, error);
+    }
+    this.#queue = this.#queue.filter((entry) => entry.run !== run || isRunning(entry));
+  }
+
+  close() {
+    this.#link?.close();
+    this.#set({ state: "closed" });
+  }
+
+  /** Numbers the jobs of all runs. */
+  #ticket = 0;
+
+  #next() {
+    if (this.#running || this.state.state !== "ready" || this.#queue.length === 0) return;
+    this.#running = true;
+    this.#link.call("job", ++this.#ticket, this.#queue[0].job);
+  }
+
+  #take({ type, state, job, events }) {
+    if (type === "state") {
+      this.#set(state);
+    } else if (this.#running && job === this.#ticket) {
+      const entry = this.#queue[0];
+      if (type === "events") {
+        entry.run.accept(entry.id, events);
+      } else {
+        this.#queue.shift();
+        this.#running = false;
+        entry.run.ended(entry.id);
+        this.#next();
+      }
+    }
+  }
+
+  #set(state) {
+    if (this.state.state === "closed") return;
+    this.state = state;
+    const { error } = state;
+    if (state.state === "ready") {
+      this.#deaths = 0;
+      this.#settle.resolve();
+      this.#next();
+    } else if (state.state === "failed" || state.state === "closed") {
+      this.#settle.reject(new InklingError(error ? state : { error: "The graph was closed.", kind: "closed" }));
+      const queue = this.#queue;
+      this.#queue = [];
+      this.#running = false;
+      for (const entry of queue) entry.run.fail(entry.id, "unavailable", error ?? "the graph was closed");
+    } else if (state.state === "loading") {
+      for (const run of new Set(this.#queue.map((entry) => entry.run))) run.progress(state);
+    }
+    this.#onstate(state);
+  }
+
+  /** A worker that died takes its job with it, and is replaced; one that dies again and again is not. */
+  #died(why) {
+    const reason = `The model's worker ended: ${why}.`;
+    this.#link?.close();
+    this.#link = undefined;
+    if (this.#running) {
+      const entry = this.#queue.shift();
+      this.#running = false;
+      entry.run.fail(entry.id, "internal", reason);
+    }
+    this.#deaths += 1;
+    if (this.state.state === "failed") return;
+    if (this.#deaths > 2 || !this.#options.workers) {
+      this.#set({ state: "failed", error: reason, kind: /memory/.test(why) ? "memory" : "internal", can_retry: true });
+    } else {
+      if (this.state.state === "ready") this.#expect();
+      this.#set({ state: "waiting" });
+      this.load();
+    }
+  }
+}
+
+/** A source in the form that crosses to a worker: no URL and no Response objects, files as pairs. */
+async function crossing(source, base) {
+  if (source.demo && base.startsWith("file:")) {
+    const folder = new URL(`../models/demo/${source.demo}/`, base);
+    const { readdir } = await import("node:fs/promises");
+    const names = await readdir(folder).catch(() => {
+      throw new InklingError({ error: `There is no demo model \`${source.demo}\`.`, kind: "missing" });
+    });
+    source = { name: source.demo, files: Object.fromEntries(names.map((name) => [name, new URL(name, folder)])) };
+  }
+  if (source.url) return { ...source, url: String(new URL(source.url, base)) };
+  if (!source.files) return source;
+  const isRecord = !(Symbol.iterator in source.files);
+  const pairs = isRecord ? Object.entries(source.files) : Array.from(source.files, (file) => [file.name, file]);
+  const files = await Promise.all(pairs.map(async ([name, content]) => [name, await crossingContent(content, base)]));
+  return { name: source.name ?? folderOf(pairs), files };
+}
+
+/** The name of the folder that files were chosen from, as directory pickers tell it. */
+function folderOf(pairs) {
+  const path = pairs.map(([, content]) => content?.webkitRelativePath).find(Boolean);
+  return path?.split("/").at(-2) ?? "files";
+}
+
+async function crossingContent(content, base) {
+  if (typeof content === "string" || content instanceof URL) {
+    const url = new URL(content, base);
+    if (url.protocol !== "file:") return url.href;
+    const { openAsBlob } = await import("node:fs");
+    return openAsBlob(url);
+  }
+  if (typeof Response !== "undefined" && content instanceof Response) {
+    if (!content.ok) {
+      const error = `The response for ${content.url || "a file"} has status ${content.status}.`;
+      throw new InklingError({ error, kind: "network", can_retry: true });
+    }
+    const encoded = content.headers.get("content-encoding");
+    const length = content.headers.get("content-length");
+    return { stream: content.body, size: length && !encoded ? Number(length) : undefined };
+  }
+  return content;
+}
+
+// ---- A run: events as they come, and the answer ----
+
+class Run {
+  #began = performance.now();
+  #course;
+  #submit;
+  /** Events that nobody has taken yet, and the reader that waits for the next. */
+  #events = [];
+  #wake;
+
+  constructor(course, submit) {
+    this.#course = course;
+    this.#submit = submit;
+    this.dispatch();
+  }
+
+  get over() {
+    return this.#course.is_over();
+  }
+
+  #now() {
+    return performance.now() - this.#began;
+  }
+
+  #push(events) {
+    this.#events.push(...events);
+    this.#wake?.();
+  }
+
+  dispatch() {
+    for (const { id, node, job } of this.#course.take_jobs()) this.#submit(node, id, job, this);
+  }
+
+  accept(id, events) {
+    if (!this.#course) return;
+    const at_ms = this.#now();
+    for (const event of events) {
+      this.#course.accept(id, event, at_ms);
+      event.at_ms = at_ms;
+    }
+    this.#push(events);
+    this.dispatch();
+  }
+
+  fail(id, kind, error) {
+    if (!this.#course) return;
+    const at_ms = this.#now();
+    this.#push(this.#course.fail(id, kind, error, at_ms).map((event) => ({ ...event, at_ms })));
+  }
+
+  /** The node is done with a job. What it left open, which would be a fault of the engine, must not keep a run from ending. */
+  ended(id) {
+    this.fail(id, "internal", "the node ended without a result");
+  }
+
+  progress({ node, file, bytes, total_bytes = null }) {
+    if (!this.#course) return;
+    this.#push([{ event: "progress", node, file, bytes, total_bytes, at_ms: this.#now() }]);
+  }
+
+  stop() {
+    this.#course?.stop();
+  }
+
+  /** The events in order, until every job has ended. */
+  async *events() {
+    for (;;) {
+      while (this.#events.length > 0) yield this.#events.shift();
+      if (this.over) return;
+      await new Promise((resolve) => (this.#wake = resolve));
+      this.#wake = undefined;
+    }
+  }
+
+  answer() {
+    return this.#course.answer();
+  }
+
+  free() {
+    this.#course?.free();
+    this.#course = undefined;
+  }
+}
+
+/** Below 2^53, so that a JavaScript number holds it. */
+const drawSeed = () => Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
+
+/** A graph whose every model lives in a worker of its own. */
+export class Graph {
+  nodes = [];
+  #seats = new Map();
+  #runs = new Set();
+  #spec;
+  #closed = false;
+
+  static open(options = {}) {
+    return new Graph(options);
+  }
+
+  constructor({ graph, models = {}, dtype, cache, workers, onstate, base, module } = {}) {
+    base = String(base ?? OWN_URL);
+    workers ??= typeof Worker === "function" && typeof document !== "undefined";
+    this.opened = init({ module, base }).then(() => {
+      this.#spec = thrownAsError(() => new GraphSpec(graph));
+      this.nodes = this.#spec.nodes();
+      for (const { name, task, model } of this.nodes) {
+        const connect = (module, handlers) => (workers ? new WorkerLink(module, base, handlers) : new LocalLink(handlers));
+        const tell = (state) => onstate?.(name, state);
+        this.#seats.set(name, new Seat(models[name] ?? { demo: model }, { dtype, cache, base, workers, task }, connect, tell));
+      }
+      if (this.#closed) this.close();
+      else for (const seat of this.#seats.values()) seat.load();
+    });
+    this.ready = this.opened.then(() => Promise.all([...this.#seats.values()].map((seat) => seat.ready))).then(() => {});
+    // Whoever does not wait for it sees the failure in the states.
+    this.ready.catch(() => {});
+  }
+
+  state(node) {
+    return this.#seats.get(node)?.state ?? { state: "waiting" };
+  }
+
+  retry(node) {
+    this.#seats.get(node)?.retry();
+  }
+
+  stopLoading(node) {
+    this.#seats.get(node)?.stopLoading();
+  }
+
+  async *run(request = {}, { signal, timeout_ms } = {}) {
+    await this.opened;
+    if (this.#closed) throw new InklingError({ error: "The graph was closed.", kind: "closed" });
+    const course = thrownAsError(() => new Course(this.#spec, request, drawSeed()));
+    const run = new Run(course, (node, id, job, run) => this.#seats.get(node).submit(id, job, run));
+    const end = (kind, error) => {
+      run.stop();
+      for (const seat of this.#seats.values()) seat.stop(run, kind, error);
+    };
+    const abort = () => end("stopped", "stopped before the job was done");
+    signal?.addEventListener("abort", abort);
+    if (signal?.aborted) abort();
+    const deadline = timeout_ms && setTimeout(() => end("deadline", "the deadline passed before the job was done"), timeout_ms);
+    this.#runs.add(run);
+    try {
+      yield* run.events();
+      return run.answer();
+    } finally {
+      clearTimeout(deadline);
+      signal?.removeEventListener("abort", abort);
+      this.#runs.delete(run);
+      // A reader that went away stops the run.
+      if (!run.over) abort();
+      run.free();
+    }
+  }
+
+  async complete(request, options) {
+    const events = this.run(request, options);
+    for (;;) {
+      const { done, value } = await events.next();
+      if (done) return value;
+    }
+  }
+
+  close() {
+    this.#closed = true;
+    for (const seat of this.#seats.values()) seat.close();
+    this.#spec?.free();
+    this.#spec = undefined;
+  }
+}
+
+function thrownAsError(make) {
+  try {
+    return make();
+  } catch (thrown) {
+    throw InklingError.from(thrown);
+  }
+}
+
+/** What this host can do. */
+export async function capabilities() {
+  const { storage, hardwareConcurrency, deviceMemory } = globalThis.navigator ?? {};
+  return {
+    simd: hasSimd(),
+    relaxed_simd: hasRelaxedSimd(),
+    workers: typeof Worker === "function",
+    opfs: typeof storage?.getDirectory === "function",
+    cache_api: typeof caches === "object",
+    persisted: (await storage?.persisted?.()) ?? false,
+    cores: hardwareConcurrency ?? 1,
+    ...(deviceMemory && { memory_gib: deviceMemory }),
+  };
+}

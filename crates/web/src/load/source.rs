@@ -1,0 +1,275 @@
+//! Where a model's files are, and their bytes.
+
+use std::collections::BTreeMap;
+
+use js_sys::{Array, ArrayBuffer, Uint8Array};
+use serde::Deserialize;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AbortSignal, Blob, ReadableStream, ReadableStreamDefaultReader};
+
+use super::{
+    fetch::{self, Opened},
+    hub,
+    progress::From,
+};
+use crate::{
+    error::{Failure, Kind, Result},
+    host,
+};
+
+/// Bytes of a `Blob` that are read at once.
+const SLICE: f64 = (1 << 20) as f64;
+
+/// A model's files.
+pub(crate) struct Source {
+    /// What to call the model.
+    pub(crate) name: String,
+    pub(crate) files: Vec<SourceFile>,
+}
+
+/// One file of a model.
+#[derive(Clone)]
+pub(crate) struct SourceFile {
+    pub(crate) name: String,
+    pub(crate) size_bytes: Option<u64>,
+    /// What its bytes must hash to, in hexadecimal.
+    pub(crate) sha256: Option<String>,
+    pub(crate) content: Content,
+}
+
+/// A file's bytes: at an address, or here already.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Url(String),
+    Blob(Blob),
+    Bytes(Uint8Array),
+    /// The body of a response; it can be read once.
+    Stream(ReadableStream),
+}
+
+/// Where a model comes from, as JavaScript says it.
+pub(crate) enum Origin {
+    /// A model that is shipped beside the engine.
+    Demo(String),
+    /// A repository of the hub.
+    Hub(hub::Repository),
+    /// One GGUF file, with `tokenizer.json` beside it.
+    Gguf { url: String, sha256: Option<String> },
+    /// Files that the caller names.
+    Files { name: String, files: Vec<SourceFile> },
+}
+
+impl Origin {
+    /// Reads a source: `{demo}`, `{hub, revision, endpoint}`, `{url, sha256}` or `{files: [[name, content]], name}`.
+    pub(crate) fn read(source: &JsValue) -> Result<Origin> {
+        if let Some(demo) = host::text(source, "demo") {
+            return Ok(Origin::Demo(demo));
+        }
+        if let Some(id) = host::text(source, "hub") {
+            let (revision, endpoint) = (host::text(source, "revision"), host::text(source, "endpoint"));
+            return hub::Repository::new(id, revision, endpoint).map(Origin::Hub);
+        }
+        if let Some(url) = host::text(source, "url") {
+            return Ok(Origin::Gguf { url, sha256: host::text(source, "sha256") });
+        }
+        let files = host::property(source, "files");
+        if files.is_undefined() {
+            let expected = "A model's source should be `{demo}`, `{hub}`, `{url}` or `{files}`.";
+            return Err(Failure::new(Kind::Invalid, expected));
+        }
+        let files: Vec<SourceFile> = Array::from(&files)
+            .iter()
+            .map(|pair| {
+                let pair = Array::from(&pair);
+                let name = pair.get(0).as_string().unwrap_or_default();
+                let (content, size_bytes) = Content::read(&name, &pair.get(1))?;
+                Ok(SourceFile { name, size_bytes, sha256: None, content })
+            })
+            .collect::<Result<_>>()?;
+        let name = host::text(source, "name").unwrap_or_else(|| "files".into());
+        Ok(Origin::Files { name, files })
+    }
+
+    /// Finds the files. `base` is where the engine's own files lie, with a slash at its end.
+    pub(crate) async fn resolve(&self, base: &str, signal: &AbortSignal) -> Result<Source> {
+        match self {
+            Origin::Demo(name) => demo(name, base, signal).await,
+            Origin::Hub(repository) => repository.list(signal).await,
+            Origin::Gguf { url, sha256 } => Ok(gguf(url, sha256.clone())),
+            Origin::Files { name, files } => Ok(Source { name: name.clone(), files: files.clone() }),
+        }
+    }
+}
+
+/// The files of a demo model, which `index.json` beside them lists.
+async fn demo(name: &str, base: &str, signal: &AbortSignal) -> Result<Source> {
+    #[derive(Deserialize)]
+    struct Index {
+        models: BTreeMap<String, Model>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        files: Vec<Listed>,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        name: String,
+        size_bytes: u64,
+        sha256: String,
+    }
+    let folder = format!("{base}../models/demo/");
+    let Index { models } = fetch::json(&format!("{folder}index.json"), signal).await?;
+    let Some(Model { files }) = models.get(name) else {
+        let known = models.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let error = format!("There is no demo model `{name}`; there are {known}.");
+        return Err(Failure::new(Kind::Missing, error).for_good());
+    };
+    let file = |listed: &Listed| SourceFile {
+        name: listed.name.clone(),
+        size_bytes: Some(listed.size_bytes),
+        sha256: Some(listed.sha256.clone()),
+        content: Content::Url(format!("{folder}{name}/{}", listed.name)),
+    };
+    Ok(Source { name: name.into(), files: files.iter().map(file).collect() })
+}
+
+/// A GGUF file and the tokenizer beside it.
+fn gguf(url: &str, sha256: Option<String>) -> Source {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let name = if file.ends_with(".gguf") { file.to_string() } else { format!("{file}.gguf") };
+    let at = |name: String, url: String, sha256| SourceFile {
+        name,
+        size_bytes: None,
+        sha256,
+        content: Content::Url(url),
+    };
+    Source {
+        name: name.clone(),
+        files: vec![
+            at("tokenizer.json".into(), format!("{folder}/tokenizer.json"), None),
+            at(name, url.into(), sha256),
+        ],
+    }
+}
+
+impl Content {
+    fn read(name: &str, content: &JsValue) -> Result<(Content, Option<u64>)> {
+        if let Some(url) = content.as_string() {
+            return Ok((Content::Url(url), None));
+        }
+        if let Some(blob) = content.dyn_ref::<Blob>() {
+            return Ok((Content::Blob(blob.clone()), Some(blob.size() as u64)));
+        }
+        if let Some(buffer) = content.dyn_ref::<ArrayBuffer>() {
+            let bytes = Uint8Array::new(buffer);
+            let size = u64::from(bytes.length());
+            return Ok((Content::Bytes(bytes), Some(size)));
+        }
+        if let Some(bytes) = content.dyn_ref::<Uint8Array>() {
+            return Ok((Content::Bytes(bytes.clone()), Some(u64::from(bytes.length()))));
+        }
+        if let Ok(stream) = host::property(content, "stream").dyn_into::<ReadableStream>() {
+            let size = host::property(content, "size").as_f64().map(|size| size as u64);
+            return Ok((Content::Stream(stream), size));
+        }
+        let error = format!("`{name}` should be an address, a Blob, a Response or bytes.");
+        Err(Failure::new(Kind::Invalid, error))
+    }
+
+    /// Where its bytes come from, for people.
+    pub(crate) fn from(&self) -> From {
+        match self {
+            Content::Url(_) | Content::Stream(_) => From::Network,
+            Content::Blob(_) | Content::Bytes(_) => From::File,
+        }
+    }
+}
+
+/// A file's bytes as they come.
+pub(crate) enum Bytes {
+    Stream(ReadableStreamDefaultReader),
+    Blob { blob: Blob, at: f64 },
+    Array { bytes: Uint8Array, at: u32 },
+}
+
+impl SourceFile {
+    /// Opens the file at `from`; the second value is its size, where that is known now.
+    pub(crate) async fn open(&self, from: u64, signal: &AbortSignal) -> Result<(Bytes, Option<u64>)> {
+        match &self.content {
+            Content::Url(url) => {
+                let Opened { body, size_bytes, .. } = fetch::open(url, from, None, signal).await?;
+                Ok((Bytes::stream(&self.name, &body)?, self.size_bytes.or(size_bytes)))
+            }
+            Content::Blob(blob) => {
+                Ok((Bytes::Blob { blob: blob.clone(), at: from as f64 }, Some(blob.size() as u64)))
+            }
+            Content::Bytes(bytes) => {
+                let size = u64::from(bytes.length());
+                let at = u32::try_from(from.min(size)).expect("at most the length, which is a u32");
+                Ok((Bytes::Array { bytes: bytes.clone(), at }, Some(size)))
+            }
+            Content::Stream(stream) => Ok((Bytes::stream(&self.name, stream)?, self.size_bytes)),
+        }
+    }
+}
+
+impl Bytes {
+    /// The bytes of a stream, which must not have been read from.
+    pub(crate) fn stream(name: &str, stream: &ReadableStream) -> Result<Bytes> {
+        if stream.locked() {
+            let error =
+                format!("The response for `{name}` was read already; ask for it again and give the new one.");
+            return Err(Failure::new(Kind::Missing, error).for_good());
+        }
+        Ok(Bytes::Stream(stream.get_reader().unchecked_into()))
+    }
+
+    /// The next piece of the file `name`; nothing at its end.
+    pub(crate) async fn next(&mut self, name: &str, signal: &AbortSignal) -> Result<Option<Uint8Array>> {
+        if signal.aborted() {
+            return Err(stopped());
+        }
+        match self {
+            Bytes::Stream(reader) => {
+                let read = JsFuture::from(reader.read()).await.map_err(|thrown| {
+                    if signal.aborted() {
+                        return stopped();
+                    }
+                    Failure::thrown(Kind::Network, &format!("The download of `{name}` broke"), &thrown)
+                })?;
+                let value = host::property(&read, "value");
+                Ok(value.dyn_into::<Uint8Array>().ok())
+            }
+            Bytes::Blob { blob, at } => {
+                let end = (*at + SLICE).min(blob.size());
+                if *at >= end {
+                    return Ok(None);
+                }
+                let gone = |thrown: JsValue| {
+                    let what = format!("`{name}` cannot be read any more; choose the file again");
+                    Failure::thrown(Kind::Missing, &what, &thrown).for_good()
+                };
+                let slice = blob.slice_with_f64_and_f64(*at, end).map_err(gone)?;
+                let buffer = JsFuture::from(slice.array_buffer()).await.map_err(gone)?;
+                *at = end;
+                Ok(Some(Uint8Array::new(&buffer)))
+            }
+            Bytes::Array { bytes, at } => {
+                let end = (*at + SLICE as u32).min(bytes.length());
+                let piece = (*at < end).then(|| bytes.subarray(*at, end));
+                *at = end;
+                if piece.is_some() {
+                    host::turn().await;
+                }
+                Ok(piece)
+            }
+        }
+    }
+}
+
+/// The failure of a load that was asked to stop.
+pub(crate) fn stopped() -> Failure {
+    Failure::new(Kind::Stopped, "Loading was stopped. What came so far is kept.")
+}
