@@ -27,6 +27,7 @@ Trunk calls it before it builds the page; TRUNK_PROFILE=debug means --dev.";
 /// What is written by hand.
 const SOURCES: &str = "crates/web/js";
 const HAND_WRITTEN: [&str; 3] = ["inkling.js", "inkling.d.ts", "worker.js"];
+const DEMO: &str = "models/demo";
 /// The JavaScript side that wasm-bindgen writes.
 const GLUE: &str = "inkling_web.js";
 
@@ -125,6 +126,8 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     for name in HAND_WRITTEN {
         copy_if_new(&root.join(SOURCES).join(name), &folder.join(name))?;
     }
+    // Where the engine looks for them, so that the folder above is complete by itself.
+    page::add_demo_models(&root.join(DEMO), &root.join("target/page").join(DEMO))?;
     println!("   the engine is built: {} ({})", folder.display(), show_duration(started.elapsed()));
     Ok(folder)
 }
@@ -160,7 +163,7 @@ fn assemble_npm(engine: &Path) -> Result<PathBuf> {
         let entry = entry?;
         copy_if_new(&entry.path(), &package.join("engine").join(entry.file_name()))?;
     }
-    page::add_demo_models(&root.join("models/demo"), &package.join("models/demo"))?;
+    page::add_demo_models(&root.join(DEMO), &package.join(DEMO))?;
     copy_if_new(&root.join(SOURCES).join("package.json"), &package.join("package.json"))?;
     copy_if_new(&root.join("crates/web/README.md"), &package.join("README.md"))?;
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {

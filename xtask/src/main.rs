@@ -6,10 +6,12 @@
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
 //! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
 //! - [`tools`]: pinned helper programs, installed once into a cache.
+//! - [`debian`]: packages of the system, where that is a Debian.
 //! - [`process`]: running other programs, saying what is run.
 
 mod budget;
 mod counts;
+mod debian;
 mod engine;
 mod page;
 mod process;
@@ -57,7 +59,9 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
-            eprintln!("xtask: expected a command (serve, engine, page, test, trunk, help), got `{other}`\n\n{HELP}");
+            eprintln!(
+                "xtask: expected a command (serve, engine, page, test, trunk, help), got `{other}`\n\n{HELP}"
+            );
             Ok(ExitCode::from(2))
         }
         None => {

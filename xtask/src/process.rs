@@ -121,7 +121,8 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 fn show(command: &Command) -> String {
     let mut line = String::new();
     for (name, value) in command.get_envs() {
-        if let Some(value) = value {
+        // The search path is long, and what was found by it is in the line anyway.
+        if let Some(value) = value.filter(|_| name != "PATH") {
             write!(line, "{}={} ", name.display(), quote(&value.to_string_lossy()))
                 .expect("writing to a String cannot fail");
         }

@@ -1,15 +1,16 @@
 //! `cargo xtask test`: everything that CI checks, as named steps that one can also run alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::counts::{self, Counts};
-use crate::process::{cargo, ended_badly, on_path, output_of, run, run_and_keep, show_duration};
+use crate::process::{self, ended_badly, on_path, output_of, run, run_and_keep, show_duration};
 use crate::wasm_toolchain::WasmToolchain;
-use crate::{tools, workspace_root};
+use crate::{budget, page, tools, workspace_root};
 
 const FUZZ: &str = "crates/engine/fuzz";
 
@@ -25,7 +26,7 @@ struct Step {
     run: fn(&Options) -> Result<Report>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fmt",
         what: "the code is formatted, so that diffs show only what changed",
@@ -39,6 +40,13 @@ const STEPS: [Step; 8] = [
         advice: "the message above names the crate; an exception in deny.toml needs its reason beside it",
         long: false,
         run: deny,
+    },
+    Step {
+        name: "page",
+        what: "the page is built as it is shipped, and weighs no more than page-budget.txt allows",
+        advice: "`cargo xtask page` builds and weighs it; what outgrew its line in page-budget.txt is named above",
+        long: false,
+        run: |_| budget::check(built_page()?, false).map(Report::from),
     },
     Step {
         name: "clippy",
@@ -81,6 +89,13 @@ const STEPS: [Step; 8] = [
         advice: "the failing tests are named above; their native twins have the same names",
         long: false,
         run: wasm_test,
+    },
+    Step {
+        name: "e2e",
+        what: "the page in Chromium: one test a visitor's act, against the server that has the page in it",
+        advice: "the failing specs are named above; INKLING_E2E_FAILURES=FOLDER takes a screenshot of each",
+        long: false,
+        run: e2e,
     },
     Step {
         name: "fuzz",
@@ -223,20 +238,73 @@ fn total<'a>(reports: impl Iterator<Item = &'a Report>) -> Counts {
     sum
 }
 
-fn native(_: &Options) -> Result<Report> {
+/// The page of this run, built at its first use. From then on it is part of every server that is built, so that no
+/// step builds one anew.
+static PAGE: OnceLock<PathBuf> = OnceLock::new();
+
+fn built_page() -> Result<&'static Path> {
+    if let Some(folder) = PAGE.get() {
+        return Ok(folder);
+    }
+    let folder = page::build()?;
+    Ok(PAGE.get_or_init(|| folder))
+}
+
+/// A cargo command for this machine.
+fn cargo(subcommand: &str) -> Command {
+    let mut cargo = process::cargo(subcommand);
+    if let Some(folder) = PAGE.get() {
+        cargo.env("INKLING_PAGE", folder);
+    }
+    cargo
+}
+
+/// A runner of the workspace's tests, all but the specs or only those.
+///
+/// Both build the whole workspace: with a part of it, shared crates would have other features and be built again.
+fn runner(specs: bool) -> Command {
     // nextest runs each test in a process of its own and says which one hangs or crashes.
     if output_of(Command::new("cargo").args(["nextest", "--version"])).is_ok() {
-        return tests(cargo("nextest").args([
+        let mut nextest = cargo("nextest");
+        nextest.args([
             "run",
             "--workspace",
             "--no-fail-fast",
             "--no-tests=pass",
             "--status-level=fail",
             "--cargo-quiet",
-        ]));
+        ]);
+        nextest.args(match specs {
+            // One at a time: they measure times and memory, and a browser takes what there is.
+            true => ["--filterset", "package(inkling-e2e)", "--test-threads", "1"].as_slice(),
+            false => ["--filterset", "not package(inkling-e2e)"].as_slice(),
+        });
+        return nextest;
     }
     println!("   cargo-nextest is not installed: cargo's own runner does it");
-    tests(cargo("test").args(["--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"]))
+    let mut test = cargo("test");
+    test.args(["--workspace", "--no-fail-fast"]);
+    test.args(match specs {
+        true => ["--test", "page", "--", "--test-threads=1"].as_slice(),
+        // The specs skip themselves.
+        false => ["--lib", "--bins", "--tests", "--examples"].as_slice(),
+    });
+    test
+}
+
+fn native(_: &Options) -> Result<Report> {
+    tests(&mut runner(false))
+}
+
+fn e2e(_: &Options) -> Result<Report> {
+    built_page()?;
+    tools::chromium()?;
+    let axe = tools::axe_core()?;
+    run(cargo("build").args(["--workspace", "--bin", "inkling", "--quiet"]))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from);
+    let program = target.join("debug").join(format!("inkling{}", std::env::consts::EXE_SUFFIX));
+    tests(runner(true).env("INKLING_BIN", program).env("INKLING_AXE", axe))
 }
 
 fn wasm_test(_: &Options) -> Result<Report> {
@@ -353,7 +421,8 @@ Steps:"
 Every step runs, even after one failed. The last line is `N passed, N failed`, the sum over all test runners;
 a step that fails without a failing test counts as one, so 0 failed means that everything is well.
 
-INKLING_SHARED: a folder with large test data; tests that need it are skipped without it."
+INKLING_SHARED: a folder with large test data; tests that need it are skipped without it.
+The head of e2e/tests/page/main.rs lists the variables that `e2e` knows: long forms, screenshots."
     );
 }
 
@@ -374,12 +443,12 @@ mod tests {
 
     #[test]
     fn everything_but_the_long_steps_by_default() {
-        check_steps("", "fmt deny clippy native doc wasm-build wasm-test");
+        check_steps("", "fmt deny page clippy native doc wasm-build wasm-test e2e");
     }
 
     #[test]
     fn long_adds_fuzz() {
-        check_steps("--long", "fmt deny clippy native doc wasm-build wasm-test fuzz");
+        check_steps("--long", "fmt deny page clippy native doc wasm-build wasm-test e2e fuzz");
     }
 
     #[test]
@@ -393,7 +462,7 @@ mod tests {
         let error = parse("--only format").unwrap_err().to_string();
         assert_eq!(
             error,
-            "expected a step (fmt, deny, clippy, native, doc, wasm-build, wasm-test, fuzz), got `format`"
+            "expected a step (fmt, deny, page, clippy, native, doc, wasm-build, wasm-test, e2e, fuzz), got `format`"
         );
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{on_path, output_of, run, show_duration};
-use crate::workspace_root;
+use crate::{debian, workspace_root};
 
 /// A program from crates.io.
 pub(crate) struct Tool {
@@ -75,6 +75,44 @@ fn of_wasm_bindgen(program: &'static str, why: &'static str) -> Result<Tool> {
     let lock = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let version = locked_version(&lock, "wasm-bindgen")?;
     Ok(Tool { package: "wasm-bindgen-cli", program, version, why })
+}
+
+/// axe-core's script, which finds faults of accessibility in a page; from npm.
+const AXE_CORE: &str = "4.14.1";
+
+/// The path of axe-core's script, installing it first if it is missing.
+///
+/// # Errors
+/// If npm fails.
+pub(crate) fn axe_core() -> Result<PathBuf> {
+    let root = cache_dir()?.join("tools").join(format!("axe-core-{AXE_CORE}"));
+    let script = root.join("node_modules/axe-core/axe.min.js");
+    if !script.is_file() {
+        println!("   axe-core {AXE_CORE} is missing (finds faults of accessibility; seconds): installing");
+        fs::create_dir_all(&root).with_context(|| format!("creating {}", root.display()))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--silent"]);
+        run(npm.arg("--prefix").arg(&root).arg(format!("axe-core@{AXE_CORE}")).current_dir(&root))?;
+    }
+    if !script.is_file() {
+        bail!("expected {} after npm installed axe-core, but it is not there", script.display());
+    }
+    Ok(script)
+}
+
+/// Sees to it that Chromium and its driver are there.
+///
+/// # Errors
+/// If they are not, and cannot be installed.
+pub(crate) fn chromium() -> Result<()> {
+    if on_path("chromium").is_some() && on_path("chromedriver").is_some() {
+        return Ok(());
+    }
+    if !debian::is_here() {
+        bail!("expected `chromium` and `chromedriver` of the same version on PATH; install them");
+    }
+    println!("   Chromium or its driver is missing (runs the page; 1 minute): installing Debian's");
+    debian::install(&["chromium", "chromium-driver"])
 }
 
 impl Tool {

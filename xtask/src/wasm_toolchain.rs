@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::debian::{self, as_root};
 use crate::process::{self, on_path, output_of, run, show_duration};
 use crate::{tools, workspace_root};
 
@@ -161,13 +162,13 @@ fn add_with_rustup() -> Result<()> {
 
 /// Way 3.
 fn set_up_debian() -> Result<()> {
-    if !Path::new("/etc/debian_version").exists() || on_path("apt-get").is_none() {
+    if !debian::is_here() {
         bail!("this is not a Debian; install the target by hand so that `rustc --target {TARGET}` works");
     }
     if on_path("rustup").is_none() {
         bail!("rustup is not on PATH, and it is needed to give Debian's Rust a name");
     }
-    install_packages()?;
+    debian::install(&DEBIAN_PACKAGES)?;
     let version = output_of(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
     let sysroot = output_of(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))?;
     let folder = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
@@ -175,32 +176,6 @@ fn set_up_debian() -> Result<()> {
         install_std(&folder, &version)?;
     }
     run(Command::new("rustup").args(["toolchain", "link", LINKED, &sysroot]))
-}
-
-fn install_packages() -> Result<()> {
-    let missing: Vec<_> = DEBIAN_PACKAGES.into_iter().filter(|package| !is_installed(package)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let started = Instant::now();
-    let install = |packages: &[&str]| {
-        let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"];
-        words.extend(["--quiet=2", "--no-install-recommends"]);
-        words.extend(packages);
-        run(&mut as_root(&words)?)
-    };
-    // A new machine has no list of packages yet, an old one has an old list: the second try has a fresh one.
-    if install(&missing).is_err() {
-        run(&mut as_root(&["apt-get", "update", "--quiet=2"])?)?;
-        install(&missing)?;
-    }
-    println!("   packages installed in {}", show_duration(started.elapsed()));
-    Ok(())
-}
-
-fn is_installed(package: &str) -> bool {
-    output_of(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
-        .is_ok_and(|status| status == "installed")
 }
 
 /// Builds the standard library for the target and copies it to `folder`, where rustc looks for it.
@@ -268,22 +243,6 @@ fn rlibs(folder: &Path) -> Result<Vec<PathBuf>> {
 fn crate_name(rlib: &Path) -> &str {
     let stem = rlib.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     stem.strip_prefix("lib").and_then(|stem| stem.rsplit_once('-')).map_or("", |(name, _hash)| name)
-}
-
-/// A command with the rights of root: as it is, or through sudo if that asks for no password.
-fn as_root(words: &[&str]) -> Result<Command> {
-    let (program, args) = words.split_first().expect("callers name a program");
-    if output_of(Command::new("id").arg("-u"))? == "0" {
-        let mut command = Command::new(program);
-        command.args(args);
-        return Ok(command);
-    }
-    if output_of(Command::new("sudo").args(["-n", "true"])).is_ok() {
-        let mut command = Command::new("sudo");
-        command.arg("-n").args(words);
-        return Ok(command);
-    }
-    bail!("`{}` needs root; run the same cargo xtask command once as root, or allow sudo", words.join(" "))
 }
 
 /// A linker for wasm: that of the toolchain in use, else LLVM's from a package.

@@ -1,0 +1,145 @@
+//! Chromium through chromedriver, and Chromium's own protocol where WebDriver has no word for something.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use thirtyfour::{CapabilitiesHelper, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver};
+
+use crate::process::Process;
+
+const ARGUMENTS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--force-color-profile=srgb",
+];
+
+/// A browser with a new profile; gone when closed or dropped.
+#[derive(Debug)]
+pub struct Browser {
+    /// For what is not wrapped here.
+    pub driver: WebDriver,
+    // Dropped in this order: chromedriver first, so that it leaves the profile alone.
+    chromedriver: Process,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Starts chromedriver and Chromium, in a window of 1200 by 900.
+    ///
+    /// # Errors
+    /// If one of them is not there or does not start.
+    pub async fn start(arguments: &[&str]) -> Result<Browser> {
+        let profile = tempfile::tempdir()?;
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stderr(Stdio::null());
+        let (chromedriver, port) = Process::start(&mut command, |line| {
+            line.split("started successfully on port ")
+                .nth(1)?
+                .trim()
+                .trim_end_matches('.')
+                .parse::<u16>()
+                .ok()
+        })
+        .context("expected chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")?;
+        let mut wanted = DesiredCapabilities::chrome();
+        for argument in ARGUMENTS.iter().chain(arguments) {
+            wanted.add_arg(argument)?;
+        }
+        wanted.add_arg(&format!("--user-data-dir={}", profile.path().display()))?;
+        wanted.add_arg("--window-size=1200,900")?;
+        // Every request of the page, as events of Chromium's own protocol.
+        wanted.set("goog:loggingPrefs", json!({"performance": "ALL", "browser": "ALL"}))?;
+        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wanted).await?;
+        driver.set_script_timeout(Duration::from_secs(120)).await?;
+        Ok(Browser { driver, chromedriver, _profile: profile })
+    }
+
+    /// The id of chromedriver's process, whose descendants are the browser's.
+    pub fn id(&self) -> u32 {
+        self.chromedriver.id()
+    }
+
+    /// Ends the session, and with it Chromium.
+    pub async fn close(&self) {
+        // What is left ends with chromedriver.
+        let _ = self.driver.clone().quit().await;
+    }
+
+    /// A command of Chromium's own protocol, to the page.
+    ///
+    /// # Errors
+    /// What Chromium says.
+    pub async fn cdp(&self, method: &str, parameters: Value) -> Result<Value> {
+        self.driver.cdp().send_raw(method, parameters).await.with_context(|| format!("{method} failed"))
+    }
+
+    /// Runs a function body in the page; what it returns, or the promise that it returns becomes.
+    ///
+    /// # Errors
+    /// If it throws.
+    pub async fn script(&self, body: &str, arguments: Vec<Value>) -> Result<Value> {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             (async (...args) => {{ {body} }})(...Array.from(arguments).slice(0, -1)).then(
+                 (value) => done({{ value: value ?? null }}),
+                 (error) => done({{ error: String(error?.stack ?? error) }}));"
+        );
+        let mut answer = self.driver.execute_async(script, arguments).await?.json().clone();
+        if let Some(error) = answer["error"].as_str() {
+            anyhow::bail!("the script threw {error}");
+        }
+        Ok(answer["value"].take())
+    }
+
+    /// Chromium's events since the last call, parsed: `{method, params}`.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn events(&self) -> Result<Vec<Value>> {
+        let entries = self.driver.get_log("performance").await?;
+        let entries = serde_json::to_value(&entries)?;
+        let messages = entries.as_array().into_iter().flatten().filter_map(|entry| entry["message"].as_str());
+        let parsed = messages.filter_map(|text| serde_json::from_str::<Value>(text).ok());
+        Ok(parsed.map(|mut entry| entry["message"].take()).collect())
+    }
+
+    /// What the page's console said since the last call: errors, warnings and more.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn console(&self) -> Result<Vec<String>> {
+        let entries = serde_json::to_value(&self.driver.get_log("browser").await?)?;
+        let entries = entries.as_array().cloned().unwrap_or_default();
+        Ok(entries.iter().map(|entry| format!("{} {}", entry["level"], entry["message"])).collect())
+    }
+
+    /// Prints where the browser is and what the console said, for whoever reads a failed test.
+    pub async fn describe(&self) {
+        let url = self.driver.current_url().await.map(String::from).unwrap_or_default();
+        println!("the browser is at {url}");
+        for line in self.console().await.unwrap_or_default() {
+            println!("console: {line}");
+        }
+        if let Ok(Value::String(text)) = self.script("return document.body.innerText", vec![]).await {
+            println!("the page says:\n{text}");
+        }
+        if let Some(folder) = std::env::var_os("INKLING_E2E_FAILURES") {
+            let name = std::thread::current().name().unwrap_or("spec").replace("::", "-");
+            let file = std::path::Path::new(&folder).join(format!("{name}.png"));
+            if self.driver.screenshot(&file).await.is_ok() {
+                println!("a screenshot is at {}", file.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the specs in `tests/page` stand on: the built server, a browser with a profile of its own, a hub that fails on
+//! demand, and a proxy that sees what would leave this machine.
+//!
+//! Everything listens on loopback at a free port and ends with the test that started it.
+
+pub mod browser;
+pub mod hub;
+pub mod page;
+pub mod process;
+pub mod proxy;
+pub mod server;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{browser::Browser, page::Page, server::Server};
+
+/// How long the page may take for what a visitor waits for, on a slow machine with unoptimised builds.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server and a browser, both new.
+#[derive(Debug)]
+pub struct Home {
+    /// `inkling serve`, the page in it.
+    pub server: Server,
+    /// Its one window is at no page yet.
+    pub browser: Browser,
+}
+
+impl Home {
+    /// The page, opened and ready to be used.
+    ///
+    /// # Errors
+    /// If it does not come.
+    pub async fn visit(&self) -> Result<Page<'_>> {
+        Page::open(&self.browser, &self.server.url("/")).await
+    }
+}
+
+/// Runs a spec, and prints what the page's console said if it fails. Without a built page (`INKLING_BIN`) it says so and
+/// does nothing.
+///
+/// # Panics
+/// If the spec fails, which is what a test does then.
+pub fn spec(act: impl AsyncFnOnce(&Home) -> Result<()>) {
+    spec_with(&[], act);
+}
+
+/// The same with more arguments for Chromium.
+///
+/// # Panics
+/// If the spec fails.
+pub fn spec_with(arguments: &[&str], act: impl AsyncFnOnce(&Home) -> Result<()>) {
+    if std::env::var_os("INKLING_BIN").is_none() {
+        println!(
+            "skipped: INKLING_BIN names no program with the page; `cargo xtask test --only e2e` builds it"
+        );
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime needs no more than memory");
+    let outcome = runtime.block_on(async {
+        let home = Home { server: Server::start(&[])?, browser: Browser::start(arguments).await? };
+        let outcome = act(&home).await;
+        if outcome.is_err() {
+            home.browser.describe().await;
+        }
+        home.browser.close().await;
+        outcome
+    });
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+}

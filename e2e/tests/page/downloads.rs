@@ -1,0 +1,183 @@
+//! A visitor takes models from a hub, and something goes wrong on the way.
+
+use anyhow::Result;
+use inkling_e2e::{
+    Home,
+    hub::{Asked, Fault, Hub},
+    page::Page,
+    server::inkling,
+    spec,
+};
+use tempfile::TempDir;
+
+use crate::{assert_same, models, node_state, rows_of, run, set_seed, until_ready};
+
+/// Chooses these repositories at a hub and starts to load them.
+pub(crate) async fn choose(page: &Page<'_>, hub: &Hub, repos: &[(&str, &str)]) -> Result<()> {
+    look_up(page, hub, repos).await?;
+    page.click("button", "Download and use").await
+}
+
+async fn look_up(page: &Page<'_>, hub: &Hub, repos: &[(&str, &str)]) -> Result<()> {
+    if !page.has("textbox", "Hub").await? {
+        page.click("button", "Models").await?;
+    }
+    page.fill("textbox", "Hub", &hub.endpoint()).await?;
+    for (node, repo) in repos {
+        page.fill("textbox", node, repo).await?;
+        if repo.is_empty() {
+            // Emptied as a visitor does: WebDriver's own way leaves the page without an event.
+            page.find("textbox", node).await?.send_keys(" \u{e003}").await?;
+        }
+    }
+    page.click("button", "Look up sizes").await
+}
+
+/// A hub with a small writer, and the folder that it has it from; the page at rest.
+async fn hub_and_page(home: &Home) -> Result<(Hub, TempDir, Page<'_>)> {
+    let (hub, folder) = (Hub::start()?, models::models());
+    for model in ["gpt2", "distilgpt2", "critic"] {
+        hub.add(&format!("small/{model}"), &folder.path().join(model))?;
+    }
+    let page = home.visit().await?;
+    until_ready(&page).await?;
+    Ok((hub, folder, page))
+}
+
+const WRITER_ONLY: [(&str, &str); 3] = [("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")];
+
+fn asked_for_weights(hub: &Hub) -> Vec<Option<String>> {
+    let asked = hub.asked().into_iter().filter(|Asked { name, .. }| name == "model.safetensors");
+    asked.map(|asked| asked.range).collect()
+}
+
+#[test]
+fn models_of_a_hub_run_after_their_size_was_shown() {
+    spec(async |home| {
+        let (hub, folder, page) = hub_and_page(home).await?;
+        let all = [("gpt2", "small/gpt2"), ("distilgpt2", "small/distilgpt2"), ("bert", "small/critic")];
+        look_up(&page, &hub, &all).await?;
+        page.find("button", "Download and use").await?;
+        page.says("to download in all").await?;
+        assert_eq!(asked_for_weights(&hub), [], "nothing comes before the visitor says so");
+        page.click("button", "Download and use").await?;
+        until_ready(&page).await?;
+        set_seed(&page, 7).await?;
+        page.click("button", "Reset settings").await?;
+        set_seed(&page, 7).await?;
+        let cards = run(&page, "I have an idea!").await?;
+        let models = folder.path().display().to_string();
+        let rows = inkling(&["run", "I have an idea!", "--models", &models, "--seed", "7", "--json"])?;
+        for (card, row) in cards.iter().zip(rows_of(&rows)?) {
+            assert_same(card, &row);
+        }
+        // The second visit finds them here.
+        hub.asked();
+        home.browser.driver.refresh().await?;
+        page.wait("the page", async || page.has("button", "Models").await).await?;
+        look_up(&page, &hub, &all).await?;
+        page.find("button", "Use them").await?;
+        page.click("button", "Use them").await?;
+        until_ready(&page).await?;
+        assert_eq!(asked_for_weights(&hub), []);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_broke() {
+    spec(async |home| {
+        let (hub, _folder, page) = hub_and_page(home).await?;
+        // Broken for good first, so that the visitor sees it.
+        hub.fail("model.safetensors", Fault::Cut(30_000), 1);
+        hub.fail("model.safetensors", Fault::Cut(0), 20);
+        choose(&page, &hub, &WRITER_ONLY).await?;
+        page.wait("the failure", async || Ok(node_state(&page, "gpt2").await? == "failed")).await?;
+        let ranges = asked_for_weights(&hub);
+        assert_eq!(ranges[0], None);
+        assert!(ranges[1..].iter().all(|range| range.as_deref() == Some("bytes=30000-")), "{ranges:?}");
+
+        // A reload keeps what came.
+        hub.forgive();
+        home.browser.driver.refresh().await?;
+        page.wait("the page", async || page.has("button", "Models").await).await?;
+        choose_again(&page, &hub).await?;
+        until_ready(&page).await?;
+        let ranges = asked_for_weights(&hub);
+        assert_eq!(ranges, [Some("bytes=30000-".into())]);
+        let cards = run(&page, "I have an idea!").await?;
+        assert_eq!(cards[0].state, "done", "{cards:?}");
+        Ok(())
+    });
+}
+
+/// The page may remember the choice; if not, it is made again.
+async fn choose_again(page: &Page<'_>, hub: &Hub) -> Result<()> {
+    choose(page, hub, &WRITER_ONLY).await
+}
+
+#[test]
+fn one_break_is_mended_without_a_word() {
+    spec(async |home| {
+        let (hub, _folder, page) = hub_and_page(home).await?;
+        hub.fail("model.safetensors", Fault::Cut(20_000), 1);
+        choose(&page, &hub, &WRITER_ONLY).await?;
+        until_ready(&page).await?;
+        assert_eq!(asked_for_weights(&hub), [None, Some("bytes=20000-".into())]);
+        Ok(())
+    });
+}
+
+#[test]
+fn damaged_weights_are_refused_and_come_anew() {
+    spec(async |home| {
+        let (hub, _folder, page) = hub_and_page(home).await?;
+        hub.fail("model.safetensors", Fault::Damage, 5);
+        choose(&page, &hub, &WRITER_ONLY).await?;
+        page.wait("the failure", async || Ok(node_state(&page, "gpt2").await? == "failed")).await?;
+        let detail = detail(&page, "gpt2").await?;
+        assert!(detail.contains("model.safetensors") && detail.ends_with('.'), "{detail}");
+        hub.forgive();
+        hub.asked();
+        page.click("button", "Try gpt2 again").await?;
+        until_ready(&page).await?;
+        assert_eq!(asked_for_weights(&hub), [None], "nothing of the damaged file is kept");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_file_that_vanished_is_named() {
+    spec(async |home| {
+        let (hub, _folder, page) = hub_and_page(home).await?;
+        hub.fail("model.safetensors", Fault::Gone, usize::MAX);
+        choose(&page, &hub, &WRITER_ONLY).await?;
+        page.wait("the failure", async || Ok(node_state(&page, "gpt2").await? == "failed")).await?;
+        let detail = detail(&page, "gpt2").await?;
+        assert!(detail.contains("model.safetensors"), "{detail}");
+        // The other writer goes on.
+        let cards = run(&page, "I have an idea!").await?;
+        assert_eq!((cards[0].state.as_str(), cards[1].state.as_str()), ("failed", "done"), "{cards:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_named() {
+    spec(async |home| {
+        let (hub, _folder, page) = hub_and_page(home).await?;
+        look_up(&page, &hub, &[("gpt2", "small/nothing"), ("distilgpt2", ""), ("bert", "")]).await?;
+        page.says("small/nothing").await?;
+        drop(hub);
+        page.click("button", "Look up sizes").await?;
+        page.says("could not be reached").await?;
+        Ok(())
+    });
+}
+
+/// What the graph's drawing says beside a node.
+pub(crate) async fn detail(page: &Page<'_>, node: &str) -> Result<String> {
+    let script = "return document.querySelector(`li[data-node=\"${args[0]}\"] .detail`)?.textContent";
+    let detail = page.browser.script(script, vec![node.into()]).await?;
+    Ok(detail.as_str().unwrap_or_default().trim().to_string())
+}

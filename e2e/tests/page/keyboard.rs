@@ -1,0 +1,117 @@
+//! A visitor has no mouse.
+
+use anyhow::Result;
+use inkling_e2e::{page::Page, spec};
+use serde_json::json;
+
+use crate::{cards, outcome, until_ready};
+
+/// Presses a key, as the operating system would: nothing is aimed at an element.
+async fn press(page: &Page<'_>, key: &str, code: u32, modifiers: u32) -> Result<()> {
+    for kind in ["rawKeyDown", "keyUp"] {
+        let event = json!({
+            "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers,
+        });
+        page.browser.cdp("Input.dispatchKeyEvent", event).await?;
+    }
+    Ok(())
+}
+
+async fn tab(page: &Page<'_>) -> Result<()> {
+    press(page, "Tab", 9, 0).await
+}
+
+async fn enter(page: &Page<'_>) -> Result<()> {
+    let down = json!({"type": "keyDown", "key": "Enter", "code": "Enter", "text": "\r", "windowsVirtualKeyCode": 13});
+    page.browser.cdp("Input.dispatchKeyEvent", down).await?;
+    let up = json!({"type": "keyUp", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13});
+    page.browser.cdp("Input.dispatchKeyEvent", up).await.map(drop)
+}
+
+async fn write(page: &Page<'_>, text: &str) -> Result<()> {
+    page.browser.cdp("Input.insertText", json!({"text": text})).await.map(drop)
+}
+
+/// What has the focus: its text or id, and whether a ring shows it.
+async fn focused(page: &Page<'_>) -> Result<(String, bool)> {
+    let script = "
+        const it = document.activeElement;
+        const style = getComputedStyle(it);
+        const ring = (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== 'none';
+        return { name: it.id || it.textContent.trim().slice(0, 40), ring }";
+    let found = page.browser.script(script, vec![]).await?;
+    Ok((found["name"].as_str().unwrap_or_default().to_string(), found["ring"] == true))
+}
+
+/// Tabs until this has the focus; all that is passed shows where the focus is.
+async fn tab_to(page: &Page<'_>, name: &str) -> Result<()> {
+    let mut passed = Vec::new();
+    for _ in 0..80 {
+        tab(page).await?;
+        let (found, ring) = focused(page).await?;
+        anyhow::ensure!(ring, "`{found}` has the focus and does not show it");
+        if found.starts_with(name) {
+            return Ok(());
+        }
+        passed.push(found);
+    }
+    anyhow::bail!("the tab key never comes to `{name}`, only to {passed:?}")
+}
+
+#[test]
+fn the_keyboard_alone_is_enough() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        tab_to(&page, "sentence").await?;
+        press(&page, "a", 65, 2).await?;
+        write(&page, "The cat on the wall").await?;
+        // Control and Enter.
+        press(&page, "Enter", 13, 2).await?;
+        let first = outcome(&page).await?;
+        assert!(first.iter().all(|card| card.text.starts_with("The cat on the wall")), "{first:?}");
+
+        // Open and close what opens in place.
+        tab_to(&page, "Settings").await?;
+        enter(&page).await?;
+        page.find("slider", "Temperature").await?;
+        enter(&page).await?;
+        page.wait("the settings to close", async || Ok(!page.has("slider", "Temperature").await?)).await?;
+
+        // To a token, to its alternatives, and on from one of them.
+        tab_to(&page, "Alternatives").await?;
+        enter(&page).await?;
+        press(&page, "ArrowRight", 39, 0).await?;
+        press(&page, "ArrowDown", 40, 0).await?;
+        let inside = "return document.activeElement.closest('#alternatives') !== null";
+        page.wait("the alternatives", async || Ok(home.browser.script(inside, vec![]).await? == true))
+            .await?;
+        press(&page, "Escape", 27, 0).await?;
+        page.wait("the token again", async || Ok(home.browser.script(inside, vec![]).await? == false))
+            .await?;
+        press(&page, "ArrowDown", 40, 0).await?;
+        page.wait("the alternatives", async || Ok(home.browser.script(inside, vec![]).await? == true))
+            .await?;
+        enter(&page).await?;
+        page.wait("a text that goes on from there", async || {
+            let now = outcome(&page).await?;
+            Ok(now.first().is_some_and(|card| card.state == "done") && now != first)
+        })
+        .await?;
+        assert!(!cards(&page).await?.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn the_first_tab_leads_past_everything() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        page.browser.script("document.activeElement.blur()", vec![]).await?;
+        tab(&page).await?;
+        let (name, ring) = focused(&page).await?;
+        assert!(name.starts_with("Skip to"), "{name}");
+        assert!(ring);
+        Ok(())
+    });
+}

@@ -1,0 +1,84 @@
+//! What is kept in the browser, and what happens when it goes.
+
+use anyhow::Result;
+use inkling_e2e::{Home, hub::Hub, page::Page, spec};
+use serde_json::json;
+
+use crate::{downloads, models, run, until_ready};
+
+async fn clear_storage(home: &Home) -> Result<()> {
+    let all = json!({"origin": home.server.origin(), "storageTypes": "all"});
+    home.browser.cdp("Storage.clearDataForOrigin", all).await.map(drop)
+}
+
+#[test]
+fn storage_deleted_under_the_page_harms_nothing() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        clear_storage(home).await?;
+        let cards = run(&page, "I have an idea!").await?;
+        assert!(cards.iter().all(|card| card.state == "done" && card.score.is_some()), "{cards:?}");
+        home.browser.driver.refresh().await?;
+        page.wait("the page", async || page.has("button", "Run").await).await?;
+        let cards = run(&page, "I have an idea!").await?;
+        assert!(cards.iter().all(|card| card.state == "done" && card.score.is_some()), "{cards:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_model_runs() {
+    spec(async |home| {
+        let (hub, folder) = (Hub::start()?, models::models());
+        hub.add("small/gpt2", &folder.path().join("gpt2"))?;
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        let full = json!({"origin": home.server.origin(), "quotaSize": 1});
+        home.browser.cdp("Storage.overrideQuotaForOrigin", full).await?;
+        downloads::choose(&page, &hub, &[("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")]).await?;
+        until_ready(&page).await?;
+        page.says("will be downloaded again next time").await?;
+        let cards = run(&page, "I have an idea!").await?;
+        assert_eq!(cards[0].state, "done", "{cards:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn two_tabs_run_side_by_side() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        let first = home.browser.driver.window().await?;
+        let second = home.browser.driver.new_tab().await?;
+        home.browser.driver.switch_to_window(second).await?;
+        let other = Page::open(&home.browser, &home.server.url("/")).await?;
+        let cards = run(&other, "I have an idea!").await?;
+        assert!(cards.iter().all(|card| card.state == "done"), "{cards:?}");
+        home.browser.driver.switch_to_window(first).await?;
+        let cards = run(&page, "I have an idea!").await?;
+        assert!(cards.iter().all(|card| card.state == "done"), "{cards:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_kept_is_listed_and_can_be_deleted() {
+    spec(async |home| {
+        let (hub, folder) = (Hub::start()?, models::models());
+        hub.add("small/gpt2", &folder.path().join("gpt2"))?;
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        downloads::choose(&page, &hub, &[("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")]).await?;
+        until_ready(&page).await?;
+        page.click("button", "storage").await?;
+        page.click("button", "Delete small/gpt2").await?;
+        page.wait("it to be gone", async || Ok(!page.has("button", "Delete small/gpt2").await?)).await?;
+        let list = "
+            const { storage } = await import('./engine/inkling.js');
+            return (await storage.list()).map(({ name }) => name)";
+        let kept = home.browser.script(list, vec![]).await?;
+        assert!(!kept.to_string().contains("small/gpt2"), "{kept}");
+        Ok(())
+    });
+}
