@@ -1,0 +1,128 @@
+//! What this page keeps in the browser, and how to get rid of it.
+
+use leptos::{prelude::*, task::spawn_local};
+
+use crate::{
+    engine::{self, Estimate, Stored},
+    format,
+    state::App,
+};
+
+#[component]
+pub(crate) fn Storage(app: App) -> impl IntoView {
+    let stored = RwSignal::new(None::<Vec<Stored>>);
+    let estimate = RwSignal::new(Estimate::default());
+    let word = RwSignal::new(String::new());
+    let look = move || {
+        spawn_local(async move {
+            let outcome = async {
+                let module = engine::module().await?;
+                estimate.set(module.estimate().await.unwrap_or_default());
+                module.stored().await
+            };
+            match outcome.await {
+                Ok(models) => {
+                    app.stored_bytes.set(Some(models.iter().map(|model| model.size_bytes).sum()));
+                    stored.set(Some(models));
+                }
+                Err(error) => word.set(error),
+            }
+        });
+    };
+    // Looks again whenever a model has become ready, which is when something new is kept.
+    Effect::new(move |_| {
+        app.loads
+            .with(|loads| loads.values().filter(|load| matches!(load, engine::LoadState::Ready(_))).count());
+        look();
+    });
+    let delete = move |id: String, name: String| {
+        spawn_local(async move {
+            let outcome = async { engine::module().await?.remove_stored(&id).await };
+            tell(app, word, outcome.await.map(|()| format!("{name} is deleted.")));
+            look();
+        });
+    };
+    let clear = move |_| {
+        spawn_local(async move {
+            let outcome = async { engine::module().await?.clear_stored().await };
+            tell(app, word, outcome.await.map(|()| "All models are deleted.".to_owned()));
+            look();
+        });
+    };
+    let persist = move |_| {
+        spawn_local(async move {
+            let outcome = async { engine::module().await?.persist().await };
+            let text = |agreed| {
+                if agreed {
+                    "The browser keeps the models until you delete them."
+                } else {
+                    "The browser did not promise it: it may delete the models when storage runs short."
+                }
+            };
+            tell(app, word, outcome.await.map(|agreed| text(agreed).to_owned()));
+            look();
+        });
+    };
+    let row = move |model: Stored| {
+        let (id, name) = (model.id.clone(), model.name.clone());
+        let state = if model.complete { "" } else { ", a part so far" };
+        view! {
+            <li data-stored=model.id>
+                <span>{model.name.clone()}</span>
+                <span class="number">{format!("{}{state}", format::bytes(model.size_bytes as u64))}</span>
+                <button
+                    type="button"
+                    class="plain"
+                    aria-label=format!("Delete {}", model.name)
+                    on:click=move |_| delete(id.clone(), name.clone())
+                >
+                    "Delete"
+                </button>
+            </li>
+        }
+    };
+    let room = move || {
+        let Estimate { usage_bytes, quota_bytes, .. } = estimate.get();
+        let (used, quota) = (usage_bytes?, quota_bytes?);
+        Some(format!(
+            "This page uses {} in all, of {} that the browser allows.",
+            format::bytes(used as u64),
+            format::bytes(quota as u64)
+        ))
+    };
+    view! {
+        <section class="panel" id="storage" aria-labelledby="storage-heading">
+            <h2 id="storage-heading">"Storage"</h2>
+            <p>{room}</p>
+            {move || match stored.get() {
+                None => view! { <p>"Looking…"</p> }.into_any(),
+                Some(models) if models.is_empty() => view! { <p>"No models are kept."</p> }.into_any(),
+                Some(models) => {
+                    view! { <ul class="stored" role="list">{models.into_iter().map(row).collect::<Vec<_>>()}</ul> }.into_any()
+                }
+            }}
+            <div class="buttons">
+                <button
+                    type="button"
+                    disabled=move || stored.with(|stored| stored.as_ref().is_none_or(Vec::is_empty))
+                    on:click=clear
+                >
+                    "Delete all models"
+                </button>
+                <Show
+                    when=move || !estimate.get().persisted
+                    fallback=|| view! { <p>"The browser keeps them until you delete them."</p> }
+                >
+                    <button type="button" on:click=persist>"Ask the browser to keep them"</button>
+                </Show>
+            </div>
+            <p class="word" hidden=move || word.with(String::is_empty)>{move || word.get()}</p>
+        </section>
+    }
+}
+
+fn tell(app: App, word: RwSignal<String>, outcome: Result<String, String>) {
+    let text = outcome.unwrap_or_else(|error| error);
+    app.announcement.set(text.clone());
+    word.set(text);
+}

@@ -1,0 +1,76 @@
+//! The service worker that makes the page work offline, and the offer of a new version, which never comes by itself in
+//! the middle of a run.
+
+use leptos::{prelude::*, task::spawn_local};
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{ServiceWorker, ServiceWorkerRegistration, ServiceWorkerState};
+
+use crate::browser;
+
+#[component]
+pub(crate) fn Update() -> impl IntoView {
+    let waiting = RwSignal::new_local(None::<ServiceWorker>);
+    // While the page is being developed, an old version from a cache would only be in the way.
+    if cfg!(not(debug_assertions)) {
+        spawn_local(async move {
+            // Without a service worker (a private window, plain http) the page works as long as it is online.
+            let _ = register(waiting).await;
+        });
+    }
+    let renew = move |_| {
+        if let Some(worker) = waiting.get_untracked() {
+            let _ = worker.post_message(&JsValue::from_str("take over"));
+        }
+    };
+    view! {
+        <Show when=move || waiting.with(Option::is_some)>
+            <p class="update" role="status">
+                "A new version of this page is here. "
+                <button type="button" on:click=renew>"Reload into it"</button>
+            </p>
+        </Show>
+    }
+}
+
+async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Result<(), JsValue> {
+    let navigator = browser::window().navigator();
+    if !js_sys::Reflect::get(&navigator, &"serviceWorker".into())?.is_object() {
+        return Ok(());
+    }
+    let container = navigator.service_worker();
+    let had_one = container.controller().is_some();
+    let registration: ServiceWorkerRegistration =
+        JsFuture::from(container.register("sw.js")).await?.unchecked_into();
+    let offer = {
+        let registration = registration.clone();
+        move || waiting.set(registration.waiting().filter(|_| had_one))
+    };
+    offer();
+    let on_found = Closure::<dyn FnMut()>::new({
+        let registration = registration.clone();
+        move || {
+            let Some(worker) = registration.installing() else { return };
+            let offer = offer.clone();
+            let installed = worker.clone();
+            let on_change = Closure::<dyn FnMut()>::new(move || {
+                if installed.state() == ServiceWorkerState::Installed {
+                    offer();
+                }
+            });
+            worker.set_onstatechange(Some(on_change.as_ref().unchecked_ref()));
+            on_change.forget();
+        }
+    });
+    registration.set_onupdatefound(Some(on_found.as_ref().unchecked_ref()));
+    on_found.forget();
+    // The first worker takes the page over silently; a later one was asked to, and the page starts anew with it.
+    let on_takeover = Closure::<dyn FnMut()>::new(move || {
+        if had_one {
+            let _ = browser::window().location().reload();
+        }
+    });
+    container.set_oncontrollerchange(Some(on_takeover.as_ref().unchecked_ref()));
+    on_takeover.forget();
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Inkling's page.
+//!
+//! - [`run`]: the state of a run, a pure fold over the protocol's events;
+//! - [`engine`] and [`server`]: the two places where a run can happen, this page and a server ([`sse`]);
+//! - [`link`], [`history`], [`models`], [`settings`], [`status`], [`format`]: what a link, a past run, a choice of models
+//!   and so on are, as plain data;
+//! - [`state`]: the page's state as signals, and what a visitor can do;
+//! - [`components`]: what is drawn; [`app`] puts it together.
+//! - [`browser`]: small things that are asked of the browser.
+
+mod app;
+mod browser;
+mod components;
+mod engine;
+mod format;
+mod history;
+mod link;
+mod models;
+mod run;
+mod server;
+mod settings;
+mod sse;
+mod state;
+mod status;
+
+fn main() {
+    app::mount();
+}

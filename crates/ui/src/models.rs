@@ -1,0 +1,192 @@
+//! Which model each node has: the page's choice, as plain data. Files themselves live in the browser only.
+
+use std::collections::BTreeMap;
+
+use inkling_engine::graph::{Graph, spec::Task};
+use serde::{Deserialize, Serialize};
+
+/// The hub that is asked where no other address is given.
+pub(crate) const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// Where a node's model comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// The demo model that comes with the page.
+    Demo,
+    /// A repository of a model hub.
+    Hub {
+        /// Such as `openai-community/gpt2`.
+        repo: String,
+        /// The hub's address; [`DEFAULT_ENDPOINT`] where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String>,
+    },
+    /// Files of the visitor's own. They are not kept, so the name is all that a link or a history can carry.
+    Files {
+        /// The folder's or the file's name.
+        name: String,
+    },
+}
+
+impl Source {
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Source::Demo => "demo model".into(),
+            Source::Hub { repo, endpoint: None } => repo.clone(),
+            Source::Hub { repo, endpoint: Some(endpoint) } => format!("{repo} at {endpoint}"),
+            Source::Files { name } => format!("{name} (local)"),
+        }
+    }
+}
+
+/// A source for each node.
+pub(crate) type Choice = BTreeMap<String, Source>;
+
+/// The demo model for every node.
+pub(crate) fn demo(graph: &Graph) -> Choice {
+    graph.nodes.iter().map(|node| (node.name.clone(), Source::Demo)).collect()
+}
+
+/// Whether some of these models come over the network.
+pub(crate) fn needs_download(choice: &Choice) -> bool {
+    choice.values().any(|source| matches!(source, Source::Hub { .. }))
+}
+
+/// An address that a visitor typed for a hub or a server: `https://` where no scheme is given, no slash at the end.
+///
+/// # Errors
+/// One sentence, if it is no http address.
+pub(crate) fn address(typed: &str) -> Result<String, String> {
+    let typed = typed.trim().trim_end_matches('/');
+    let has_scheme = typed.contains("://");
+    let is_local = ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| typed.starts_with(host));
+    let url = match (has_scheme, is_local) {
+        (true, _) => typed.to_owned(),
+        (false, true) => format!("http://{typed}"),
+        (false, false) => format!("https://{typed}"),
+    };
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let is_plain = !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace);
+    if is_plain && !host.ends_with(':') && !host.contains(['?', '#', '@']) {
+        Ok(url)
+    } else {
+        Err("Give an address such as https://huggingface.co.".into())
+    }
+}
+
+/// Whether a name has the form of a hub's repository: `owner/name`, or one word for the oldest ones.
+pub(crate) fn is_repo(name: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word.len() <= 96
+            && !word.starts_with('.')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let words: Vec<&str> = name.split('/').collect();
+    matches!(words.len(), 1 | 2) && words.into_iter().all(is_word)
+}
+
+/// What a folder's `config.json` says about the task of its model.
+///
+/// # Errors
+/// One sentence, if it is not a model that Inkling runs.
+pub(crate) fn task_of_config(json: &str) -> Result<Task, String> {
+    #[derive(Deserialize)]
+    struct Config {
+        model_type: Option<String>,
+        #[serde(default)]
+        architectures: Vec<String>,
+    }
+    let config: Config =
+        serde_json::from_str(json).map_err(|_| "The config.json of these files is broken.".to_owned())?;
+    let model_type = config.model_type.unwrap_or_default();
+    match model_type.as_str() {
+        "gpt2" => Ok(Task::Generate),
+        "bert" | "distilbert" => Ok(Task::Classify),
+        _ => {
+            let name = config.architectures.into_iter().next().unwrap_or(model_type);
+            Err(format!("These files are a {name} model; GPT-2, BERT and DistilBERT run here."))
+        }
+    }
+}
+
+/// The node that a model with this task goes to: the first one of that task that does not have files yet.
+pub(crate) fn node_for(graph: &Graph, choice: &Choice, task: Task) -> Option<String> {
+    let of_task = || graph.nodes.iter().filter(|node| node.task == task);
+    let is_free = |name: &str| !matches!(choice.get(name), Some(Source::Files { .. }));
+    let node = of_task().find(|node| is_free(&node.name)).or_else(|| of_task().next());
+    node.map(|node| node.name.clone())
+}
+
+/// Files by the folder that they lie in, each under its own name; the folder is named by the last part of its path.
+pub(crate) fn by_folder<F>(files: Vec<(String, F)>) -> BTreeMap<String, Vec<(String, F)>> {
+    let mut folders: BTreeMap<String, Vec<(String, F)>> = BTreeMap::new();
+    for (path, file) in files {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        folders.entry(folder.to_owned()).or_default().push((name.to_owned(), file));
+    }
+    let named = |(path, files): (String, Vec<(String, F)>)| {
+        let gguf = files.iter().map(|(name, _)| name).find(|name| name.ends_with(".gguf"));
+        let name = match path.rsplit('/').next().unwrap_or_default() {
+            "" => gguf.map_or("your files", |name| name.as_str()).to_owned(),
+            last => last.to_owned(),
+        };
+        (name, files)
+    };
+    folders.into_iter().map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_their_scheme() {
+        assert_eq!(address(" hf.example.org/ ").unwrap(), "https://hf.example.org");
+        assert_eq!(address("localhost:3000").unwrap(), "http://localhost:3000");
+        assert_eq!(address("http://10.0.0.2:80/x/").unwrap(), "http://10.0.0.2:80/x");
+        for bad in ["", "ftp://a", "https://", "https:///x", "javascript:alert(1)//://", "a b", "https://a?x"]
+        {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn repositories_have_one_or_two_words() {
+        assert!(["gpt2", "openai-community/gpt2", "a/b.c_d"].into_iter().all(is_repo));
+        assert!(!["", "a/", "/a", "a/b/c", "../x", "a b", "https://x/y"].into_iter().any(is_repo));
+    }
+
+    #[test]
+    fn a_config_names_its_task() {
+        assert_eq!(task_of_config(r#"{"model_type":"gpt2"}"#), Ok(Task::Generate));
+        assert_eq!(task_of_config(r#"{"model_type":"distilbert"}"#), Ok(Task::Classify));
+        let llama = task_of_config(r#"{"model_type":"llama","architectures":["LlamaForCausalLM"]}"#);
+        assert!(llama.unwrap_err().contains("LlamaForCausalLM"));
+        assert!(task_of_config("{").is_err());
+    }
+
+    #[test]
+    fn folders_are_told_apart_and_named_by_their_last_part() {
+        let files = ["set/a/config.json", "set/a/model.safetensors", "set/b/x.gguf"];
+        let folders = by_folder(files.map(|path| (path.to_owned(), ())).to_vec());
+        let names: Vec<_> = folders.iter().map(|(name, files)| (name.as_str(), files.len())).collect();
+        assert_eq!(names, [("a", 2), ("b", 1)]);
+        let loose = by_folder(vec![("x.gguf".to_owned(), ()), ("tokenizer.json".to_owned(), ())]);
+        assert_eq!(loose.keys().collect::<Vec<_>>(), ["x.gguf"]);
+    }
+
+    #[test]
+    fn files_go_to_the_first_free_node_of_their_task() {
+        let graph = Graph::default();
+        let mut choice = demo(&graph);
+        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("gpt2"));
+        choice.insert("gpt2".into(), Source::Files { name: "a".into() });
+        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("distilgpt2"));
+        choice.insert("distilgpt2".into(), Source::Files { name: "b".into() });
+        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("gpt2"));
+        assert_eq!(node_for(&graph, &choice, Task::Classify).as_deref(), Some("bert"));
+    }
+}
