@@ -97,8 +97,8 @@ fn Page(app: App) -> impl IntoView {
             <Show when=move || is_open(Panel::History)>
                 <History app />
             </Show>
+            <Alternatives app />
         </main>
-        <Alternatives app />
         <DropZone app />
         <div class="unseen" role="status" aria-live="polite" id="announcements">
             {move || app.announcement.get()}

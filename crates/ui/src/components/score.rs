@@ -55,7 +55,7 @@ pub(crate) fn Score(judgement: Judgement) -> impl IntoView {
         <div class="score" data-critic=judgement.node.clone() data-label=said.label.clone()>
             {body}
             {said.truncated.then(|| view! {
-                <p class="remark">{format!("{} read only the beginning: the text is longer than it can take.", judgement.node)}</p>
+                <p class="hint">{format!("judged by its beginning: {} cannot take more", judgement.node)}</p>
             })}
         </div>
     }

@@ -25,7 +25,10 @@ pub(crate) fn Storage(app: App) -> impl IntoView {
                     app.stored_bytes.set(Some(models.iter().map(|model| model.size_bytes).sum()));
                     stored.set(Some(models));
                 }
-                Err(error) => word.set(error),
+                Err(error) => {
+                    stored.set(Some(Vec::new()));
+                    word.set(error);
+                }
             }
         });
     };
