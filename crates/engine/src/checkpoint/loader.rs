@@ -2,6 +2,7 @@
 
 use super::{
     config::Config,
+    packed::{Finished, PackedTensor, Slot},
     reader::{FileReader, Header},
     weights::{Dtype, Weights},
 };
@@ -88,6 +89,68 @@ impl Loader {
         match &mut self.file {
             Some(file) => file.push(bytes, &mut self.assembly),
             None => Err(Error::format("weights", "bytes came before any file was begun")),
+        }
+    }
+
+    /// Bytes until the tensor that is being read is whole; nothing before the header is, and after the last tensor.
+    ///
+    /// A host that pushes no more than that at once learns of each tensor when it is whole, and can go on after it in
+    /// another load: see [`packed`](super::packed).
+    #[must_use]
+    pub fn until_tensor_end(&self) -> Option<u64> {
+        self.file.as_ref().and_then(FileReader::until_tensor_end)
+    }
+
+    /// The bytes of the file's header, once, as soon as it is whole.
+    pub fn take_header(&mut self) -> Option<Vec<u8>> {
+        self.file.as_mut().and_then(FileReader::take_header)
+    }
+
+    /// Takes back what [`take_header`](Self::take_header) gave in an earlier load of the file that was begun.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub fn restore_header(&mut self, bytes: &[u8]) -> Result<()> {
+        match &mut self.file {
+            Some(file) => file.restore_header(bytes, &mut self.assembly),
+            None => Err(Error::format("weights", "no file was begun")),
+        }
+    }
+
+    /// The tensors that became whole since the last call, in their final form.
+    pub fn take_finished(&mut self) -> Vec<Finished<'_>> {
+        let fresh = self.assembly.weights.as_mut().map(Weights::take_fresh).unwrap_or_default();
+        fresh.into_iter().map(|(name, file_name, filled)| Finished::new(name, file_name, filled)).collect()
+    }
+
+    /// Makes the place of a tensor that was packed in an earlier load, to be filled with its bytes. The header of its
+    /// file has to be read before.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the model wants no such tensor, wants it in another form, or has it.
+    pub fn slot(&self, tensor: &PackedTensor) -> Result<Slot> {
+        let form = self.assembly.weights.as_ref().and_then(|weights| weights.open_form(&tensor.name));
+        Slot::new(tensor, form)
+    }
+
+    /// Takes back a tensor of an earlier load.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if its bytes are not those that were packed.
+    pub fn restore(&mut self, slot: Slot) -> Result<()> {
+        let (name, file_name, filled) = slot.finish()?;
+        self.assembly.weights().restore(name, file_name, filled);
+        Ok(())
+    }
+
+    /// Goes on at byte `at` of the file that was begun, whose header was pushed; the tensors before it were restored.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if a tensor lies across that byte.
+    pub fn skip_to(&mut self, at: u64) -> Result<()> {
+        match &mut self.file {
+            Some(file) => file.skip_to(at),
+            None => Err(Error::format("weights", "no file was begun")),
         }
     }
 

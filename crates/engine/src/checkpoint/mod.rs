@@ -9,6 +9,7 @@ pub mod config;
 pub mod files;
 mod gguf;
 mod loader;
+pub mod packed;
 mod reader;
 mod safetensors;
 pub mod weights;

@@ -62,6 +62,8 @@ pub(super) struct FileReader {
     state: State,
     /// Bytes consumed so far.
     at: u64,
+    /// The header's bytes, until somebody takes them.
+    header: Option<Vec<u8>>,
 }
 
 enum State {
@@ -77,7 +79,7 @@ enum State {
 
 impl FileReader {
     pub(super) fn new(name: &str, size_bytes: Option<u64>) -> FileReader {
-        FileReader { name: name.into(), size_bytes, state: State::Header(Vec::new(), 8), at: 0 }
+        FileReader { name: name.into(), size_bytes, state: State::Header(Vec::new(), 8), at: 0, header: None }
     }
 
     /// Takes the next bytes of the file; its header and its tensors go to `assembly`.
@@ -128,6 +130,9 @@ impl FileReader {
                     let data = beginning.len().min(header.data_start);
                     self.at = data as u64;
                     self.push_data(&beginning[data..], assembly)?;
+                    let mut header = beginning;
+                    header.truncate(data);
+                    self.header = Some(header);
                 }
             }
         }
@@ -173,6 +178,51 @@ impl FileReader {
                 *current = None;
             }
         }
+        Ok(())
+    }
+
+    /// Takes the bytes of a header that [`FileReader::take_header`] gave in an earlier load.
+    pub(super) fn restore_header(&mut self, bytes: &[u8], assembly: &mut Assembly) -> Result<()> {
+        // Where a header ends is found by trying, and a first try may want more than there is.
+        self.state = State::Header(Vec::new(), bytes.len());
+        self.push(bytes, assembly)?;
+        self.header = None;
+        match self.state {
+            State::Data { .. } => Ok(()),
+            State::Header(..) => Err(Error::format(self.name.clone(), "its kept header is not whole")),
+        }
+    }
+
+    /// The bytes of the header, once, when it is whole.
+    pub(super) fn take_header(&mut self) -> Option<Vec<u8>> {
+        self.header.take()
+    }
+
+    /// Bytes until the tensor that is being read is whole.
+    pub(super) fn until_tensor_end(&self) -> Option<u64> {
+        let State::Data { entries, current, data_start, .. } = &self.state else { return None };
+        let entry = current.as_ref().or_else(|| entries.as_slice().first())?;
+        Some(data_start + entry.start + entry.size_bytes - self.at)
+    }
+
+    /// Goes on at byte `at` of the file: the tensors before it are there already.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the header is not whole, or a tensor lies across that byte.
+    pub(super) fn skip_to(&mut self, at: u64) -> Result<()> {
+        let State::Data { entries, current: None, data_start, end } = &mut self.state else {
+            return Err(Error::format(self.name.clone(), "is gone on with before its header is whole"));
+        };
+        let is_before = |entry: &Entry| *data_start + entry.start + entry.size_bytes <= at;
+        while entries.as_slice().first().is_some_and(is_before) {
+            entries.next();
+        }
+        let next = entries.as_slice().first().map_or(*end, |entry| *data_start + entry.start);
+        if at < self.at || (at > next && !entries.as_slice().is_empty()) {
+            let reason = format!("a tensor lies across byte {at}, where reading should go on");
+            return Err(Error::format(self.name.clone(), reason));
+        }
+        self.at = at;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::MatrixQ8Builder,
+    kernels::{MatrixQ8, MatrixQ8Builder},
     layers::{LayerNorm, Linear, Matrix},
 };
 
@@ -75,6 +75,48 @@ impl Wanted {
         self.head = true;
         self
     }
+
+    /// How it is kept at `dtype`.
+    pub(super) fn form(&self, dtype: Dtype) -> Form {
+        let (rows, cols) = match (self.kind, self.shape.as_slice()) {
+            (Kind::Matrix, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
+            (_, shape) => return Form::Plain(shape.iter().product()),
+        };
+        match dtype {
+            Dtype::Q8 if cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 => Form::Q8 { rows, cols },
+            _ => Form::F32 { rows, cols },
+        }
+    }
+}
+
+/// The form that a tensor is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// So many f32.
+    Plain(usize),
+    F32 {
+        rows: usize,
+        cols: usize,
+    },
+    Q8 {
+        rows: usize,
+        cols: usize,
+    },
+}
+
+impl Form {
+    /// Bytes in memory; nothing if that is more than can be counted.
+    pub(super) fn size_bytes(self) -> Option<u64> {
+        let product = |rows: usize, cols: usize| (rows as u64).checked_mul(cols as u64);
+        match self {
+            Form::Plain(count) => (count as u64).checked_mul(4),
+            Form::F32 { rows, cols } => product(rows, cols)?.checked_mul(4),
+            // Whole panels of 16 rows; 34 bytes for 32 weights.
+            Form::Q8 { rows, cols } => {
+                product(rows.checked_next_multiple_of(16)?, cols / BLOCK)?.checked_mul(34)
+            }
+        }
+    }
 }
 
 /// Where a file's tensor belongs.
@@ -103,13 +145,22 @@ pub struct Weights {
     plan: Plan,
     dtype: Dtype,
     filled: BTreeMap<String, (String, Filled)>,
+    /// Names of the tensors that were read since somebody last asked.
+    fresh: Vec<String>,
     /// The tensor that is being read; `None` where its bytes are skipped.
     current: Option<Target>,
 }
 
-enum Filled {
+/// A tensor in its final form.
+pub(super) enum Filled {
     Plain(Vec<f32>),
-    Matrix(Matrix),
+    /// A matrix `(rows, cols)`, row-major.
+    F32 {
+        rows: usize,
+        cols: usize,
+        data: Vec<f32>,
+    },
+    Q8(MatrixQ8),
 }
 
 /// A tensor that is being read.
@@ -146,7 +197,7 @@ enum Store {
 
 impl Weights {
     pub(crate) fn new(plan: Plan, dtype: Dtype) -> Weights {
-        Weights { plan, dtype, filled: BTreeMap::new(), current: None }
+        Weights { plan, dtype, filled: BTreeMap::new(), fresh: Vec::new(), current: None }
     }
 
     /// Begins a tensor of the file: checks name, shape and type, and makes its place.
@@ -180,24 +231,22 @@ impl Weights {
                 supported: "F32, F16, BF16, and in GGUF also Q8_0, Q4_0, Q4_K, Q6_K",
             });
         }
-        let store = match wanted.kind {
-            Kind::Plain => Store::Plain(Vec::with_capacity(expected.iter().product())),
-            Kind::Matrix | Kind::Conv1d => {
-                let transpose = conv1d && !self.plan.conv1d_is_transposed;
-                let (rows, cols) =
-                    if transpose { (expected[1], expected[0]) } else { (expected[0], expected[1]) };
-                match self.dtype {
-                    Dtype::Q8 if cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 => Store::Q8 {
-                        builder: MatrixQ8Builder::new(rows, cols),
-                        rows,
-                        cols,
-                        transpose,
-                        strip: Vec::new(),
-                        done: 0,
-                    },
-                    _ if transpose => Store::F32 { rows, cols, transpose, data: vec![0.0; rows * cols] },
-                    _ => Store::F32 { rows, cols, transpose, data: Vec::with_capacity(rows * cols) },
-                }
+        let transpose = conv1d && !self.plan.conv1d_is_transposed;
+        let store = match wanted.form(self.dtype) {
+            Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
+            Form::Q8 { rows, cols } => Store::Q8 {
+                builder: MatrixQ8Builder::new(rows, cols),
+                rows,
+                cols,
+                transpose,
+                strip: Vec::new(),
+                done: 0,
+            },
+            Form::F32 { rows, cols } if transpose => {
+                Store::F32 { rows, cols, transpose, data: vec![0.0; rows * cols] }
+            }
+            Form::F32 { rows, cols } => {
+                Store::F32 { rows, cols, transpose, data: Vec::with_capacity(rows * cols) }
             }
         };
         let (file_name, storage) = (entry.name.clone(), entry.storage.clone());
@@ -216,7 +265,8 @@ impl Weights {
     /// Ends the tensor.
     pub(super) fn end(&mut self) -> Result<()> {
         if let Some(target) = self.current.take() {
-            let (name, file_name, filled) = target.finish()?;
+            let (name, file_name, filled) = target.finish();
+            self.fresh.push(name.clone());
             self.filled.insert(name, (file_name, filled));
         }
         Ok(())
@@ -252,12 +302,30 @@ impl Weights {
             let filled = match wanted.kind {
                 Kind::Plain => Filled::Plain(data),
                 Kind::Matrix | Kind::Conv1d => {
-                    Filled::Matrix(Matrix::from_f32(wanted.shape[0], wanted.shape[1], data)?)
+                    Filled::F32 { rows: wanted.shape[0], cols: wanted.shape[1], data }
                 }
             };
             self.filled.insert(wanted.name, ("an untrained head".into(), filled));
         }
         Ok(())
+    }
+
+    /// The tensors that were read since the last call: name, name in the file, and the tensor.
+    pub(super) fn take_fresh(&mut self) -> Vec<(&str, &str, &Filled)> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let found = fresh.iter().filter_map(|name| self.filled.get_key_value(name.as_str()));
+        found.map(|(name, (file_name, filled))| (name.as_str(), file_name.as_str(), filled)).collect()
+    }
+
+    /// The form of a tensor that is wanted and not there yet.
+    pub(super) fn open_form(&self, name: &str) -> Option<Form> {
+        let wanted = self.plan.wanted.iter().find(|wanted| wanted.name == name)?;
+        (!self.filled.contains_key(name)).then(|| wanted.form(self.dtype))
+    }
+
+    /// Puts a tensor in its place that was read in an earlier load.
+    pub(super) fn restore(&mut self, name: String, file_name: String, filled: Filled) {
+        self.filled.insert(name, (file_name, filled));
     }
 
     /// Takes a vector (or a table that is kept in f32) out.
@@ -271,7 +339,8 @@ impl Weights {
     /// Takes a matrix out, to be shared by all that use it.
     pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Matrix>> {
         match self.filled.remove(name) {
-            Some((_, Filled::Matrix(matrix))) => Ok(Arc::new(matrix)),
+            Some((_, Filled::Q8(matrix))) => Ok(Arc::new(Matrix::Q8(matrix))),
+            Some((_, Filled::F32 { rows, cols, data })) => Ok(Arc::new(Matrix::from_f32(rows, cols, data)?)),
             _ => Err(Error::MissingTensor { name: name.into(), expected: Vec::new() }),
         }
     }
@@ -442,13 +511,13 @@ impl Target {
         Ok(())
     }
 
-    fn finish(self) -> Result<(String, String, Filled)> {
+    fn finish(self) -> (String, String, Filled) {
         let filled = match self.store {
             Store::Plain(data) => Filled::Plain(data),
-            Store::F32 { rows, cols, data, .. } => Filled::Matrix(Matrix::from_f32(rows, cols, data)?),
-            Store::Q8 { builder, .. } => Filled::Matrix(Matrix::Q8(builder.finish())),
+            Store::F32 { rows, cols, data, .. } => Filled::F32 { rows, cols, data },
+            Store::Q8 { builder, .. } => Filled::Q8(builder.finish()),
         };
-        Ok((self.name, self.file_name, filled))
+        (self.name, self.file_name, filled)
     }
 }
 

@@ -147,6 +147,11 @@ impl MatrixQ8Builder {
         Ok(())
     }
 
+    /// Weights and scales, to be filled as they lie in memory.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [Tile], &mut [[u16; PANEL]]) {
+        (&mut self.matrix.weights, &mut self.matrix.scales)
+    }
+
     /// The matrix, ready for products.
     #[must_use]
     pub fn finish(self) -> MatrixQ8 {
@@ -288,6 +293,11 @@ impl MatrixQ8 {
                 *out = f32::from(tile.weight(row, k)) * scale;
             }
         }
+    }
+
+    /// Weights and scales as they lie in memory.
+    pub(crate) fn parts(&self) -> (&[Tile], &[[u16; PANEL]]) {
+        (&self.weights, &self.scales)
     }
 
     /// Blocks of a row.

@@ -1,0 +1,52 @@
+//! Weights as the bytes that they are in memory, so that a packed model is kept and read back by plain copies.
+//!
+//! Their order is that of a little-endian machine, which every target of ours is.
+
+use super::matrix::{MatrixQ8, MatrixQ8Builder, PANEL, Tile};
+
+const _: () =
+    assert!(cfg!(target_endian = "little"), "packed models are written and read in little-endian order");
+
+/// Types that are nothing but numbers: any bytes are a value, and there is no padding.
+trait Plain {}
+
+impl Plain for f32 {}
+impl Plain for Tile {}
+impl Plain for [u16; PANEL] {}
+
+fn view<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: the memory of the slice, which is initialised and has no padding (`Plain`).
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+fn view_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above; whatever is written is a value of `T` (`Plain`).
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// The bytes of `values`.
+pub(crate) fn of_f32(values: &[f32]) -> &[u8] {
+    view(values)
+}
+
+/// The bytes of `values`, to be filled.
+pub(crate) fn of_f32_mut(values: &mut [f32]) -> &mut [u8] {
+    view_mut(values)
+}
+
+impl MatrixQ8 {
+    /// The bytes of weights and of scales, in the order of memory.
+    #[must_use]
+    pub fn as_bytes(&self) -> [&[u8]; 2] {
+        let (weights, scales) = self.parts();
+        [view(weights), view(scales)]
+    }
+}
+
+impl MatrixQ8Builder {
+    /// The bytes of weights and of scales, to be filled with what [`MatrixQ8::as_bytes`] gave for the same sizes.
+    pub fn as_bytes_mut(&mut self) -> [&mut [u8]; 2] {
+        let (weights, scales) = self.parts_mut();
+        [view_mut(weights), view_mut(scales)]
+    }
+}
