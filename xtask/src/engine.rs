@@ -108,8 +108,11 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
         let module = compile(&toolchain, build, profile)?;
         let out = staging.join(build.name);
         let mut command = Command::new(&bindgen);
-        command.args(["--target", "web", "--no-typescript", "--out-name", "inkling_web", "--out-dir"]);
-        run(command.arg(&out).arg(&module))?;
+        command.args(["--target", "web", "--no-typescript", "--out-name", "inkling_web"]);
+        if profile == Profile::Page {
+            command.args(["--remove-name-section", "--remove-producers-section"]);
+        }
+        run(command.arg("--out-dir").arg(&out).arg(&module))?;
         let own_glue = read_text(&out.join(GLUE))?;
         match &glue {
             None => glue = Some(own_glue),
@@ -119,7 +122,10 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
                 staging.display()
             ),
         }
-        let module = out.join("inkling_web_bg.wasm");
+    }
+    // All at the end: the files of two builds do not fit together.
+    for build in &BUILDS {
+        let module = staging.join(build.name).join("inkling_web_bg.wasm");
         copy_if_new(&module, &folder.join(format!("inkling_web.{}.wasm", build.name)))?;
     }
     write_if_new(&folder.join(GLUE), glue.unwrap_or_default().as_bytes())?;

@@ -4,7 +4,8 @@
 // JavaScript can be: the owner of workers, of AbortSignals and of async generators.
 import { Course, GraphSpec, initSync, Node } from "./inkling_web.js";
 
-const OWN_URL = import.meta.url;
+/** Where this file and its neighbours lie, with a slash at the end. */
+const OWN_FOLDER = new URL(".", import.meta.url).href;
 
 /** Every rejection of this module. */
 export class InklingError extends Error {
@@ -27,7 +28,7 @@ export class InklingError extends Error {
 /** Smallest modules that use what they ask for: `i32x4.splat`, and `i32x4.relaxed_dot_i8x16_i7x16_add_s`. */
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11];
 const RELAXED_SIMD = [
-  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 17, 1, 15, 0, 65, 0, 253, 17, 65, 0, 253, 17,
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0, 65, 0, 253, 17, 65, 0, 253, 17,
   65, 0, 253, 17, 253, 147, 2, 11,
 ];
 
@@ -53,7 +54,7 @@ async function start(module, base) {
     const error = "This browser has no WebAssembly SIMD, which Inkling needs; any browser from 2023 on has it.";
     throw new InklingError({ error, kind: "unsupported" });
   }
-  module ??= await compile(new URL(`inkling_web.${hasRelaxedSimd() ? "relaxed" : "simd128"}.wasm`, base ?? OWN_URL));
+  module ??= await compile(new URL(`inkling_web.${hasRelaxedSimd() ? "relaxed" : "simd128"}.wasm`, base ?? OWN_FOLDER));
   initSync({ module });
   return module;
 }
@@ -121,7 +122,9 @@ class WorkerLink {
 
 /** Response bodies are handed over; everything else is copied or, as a Blob, shared. */
 function transferable(value) {
-  return value?.files ? value.files.map(([, content]) => content?.stream).filter(Boolean) : [];
+  const streams = value?.files?.map(([, content]) => content?.stream) ?? [];
+  // A Blob has a method of that name.
+  return streams.filter((stream) => stream instanceof ReadableStream);
 }
 
 class LocalLink {
@@ -153,6 +156,7 @@ class LocalLink {
 
 class Seat {
   state = { state: "waiting" };
+  #name;
   #source;
   #options;
   #connect;
@@ -164,7 +168,8 @@ class Seat {
   #deaths = 0;
   #settle;
 
-  constructor(source, options, connect, onstate) {
+  constructor(name, source, options, connect, onstate) {
+    this.#name = name;
     this.#source = source;
     this.#options = options;
     this.#connect = connect;
@@ -213,7 +218,7 @@ class Seat {
       return;
     }
     this.#queue.push({ id, job, run });
-    if (state === "loading") run.progress(this.state);
+    if (state === "loading") run.progress(this.#name, this.state);
     this.#next();
   }
 
@@ -272,7 +277,7 @@ class Seat {
       this.#running = false;
       for (const entry of queue) entry.run.fail(entry.id, "unavailable", error ?? "the graph was closed");
     } else if (state.state === "loading") {
-      for (const run of new Set(this.#queue.map((entry) => entry.run))) run.progress(state);
+      for (const run of new Set(this.#queue.map((entry) => entry.run))) run.progress(this.#name, state);
     }
     this.#onstate(state);
   }
@@ -397,7 +402,7 @@ class Run {
     this.fail(id, "internal", "the node ended without a result");
   }
 
-  progress({ node, file, bytes, total_bytes = null }) {
+  progress(node, { file, bytes, total_bytes = null }) {
     if (!this.#course) return;
     this.#push([{ event: "progress", node, file, bytes, total_bytes, at_ms: this.#now() }]);
   }
@@ -442,7 +447,7 @@ export class Graph {
   }
 
   constructor({ graph, models = {}, dtype, cache, workers, onstate, base, module } = {}) {
-    base = String(base ?? OWN_URL);
+    base = new URL(".", base ?? OWN_FOLDER).href;
     workers ??= typeof Worker === "function" && typeof document !== "undefined";
     this.opened = init({ module, base }).then(() => {
       this.#spec = thrownAsError(() => new GraphSpec(graph));
@@ -450,7 +455,7 @@ export class Graph {
       for (const { name, task, model } of this.nodes) {
         const connect = (module, handlers) => (workers ? new WorkerLink(module, base, handlers) : new LocalLink(handlers));
         const tell = (state) => onstate?.(name, state);
-        this.#seats.set(name, new Seat(models[name] ?? { demo: model }, { dtype, cache, base, workers, task }, connect, tell));
+        this.#seats.set(name, new Seat(name, models[name] ?? { demo: model }, { dtype, cache, base, workers, task }, connect, tell));
       }
       if (this.#closed) this.close();
       else for (const seat of this.#seats.values()) seat.load();

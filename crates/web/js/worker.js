@@ -7,11 +7,13 @@ addEventListener("message", ({ data }) => {
   const [method, ...args] = data;
   if (method === "start") {
     const [module, lock] = args;
-    // Held for life: whoever waits for it learns that this worker is gone, whatever ended it.
-    navigator.locks?.request(lock, () => new Promise(() => {}));
     initSync({ module });
     node = new Node((message) => postMessage(message));
-    postMessage({ type: "alive" });
+    // Held for life: whoever waits for it learns that this worker is gone, whatever ended it.
+    navigator.locks?.request(lock, () => {
+      postMessage({ type: "alive" });
+      return new Promise(() => {});
+    });
   } else {
     node[method](...args);
   }
