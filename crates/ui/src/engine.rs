@@ -1,4 +1,7 @@
 //! The engine for JavaScript (`crates/web`), bound at run time, so that the page is drawn before the engine is there.
+//!
+//! Values cross as JSON text, which a server's events do too: one reader of every type, and a sixth of the page's weight
+//! less than with a second one.
 
 use std::collections::BTreeMap;
 
@@ -326,12 +329,14 @@ fn set(object: &js_sys::Object, key: &str, value: &JsValue) {
 }
 
 fn to_js(value: &impl Serialize) -> Result<JsValue, String> {
-    value.serialize(&serde_wasm_bindgen::Serializer::json_compatible()).map_err(|error| error.to_string())
+    let json = serde_json::to_string(value).map_err(|error| error.to_string())?;
+    js_sys::JSON::parse(&json).map_err(sentence_of)
 }
 
 fn from_js<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, String> {
-    serde_wasm_bindgen::from_value(value).map_err(|error| {
-        log(&error.into());
+    let json = js_sys::JSON::stringify(&value).map(String::from).unwrap_or_default();
+    serde_json::from_str(&json).map_err(|error| {
+        log(&format!("{error}: {json}").into());
         "The engine and the page do not fit together. Reload the page.".into()
     })
 }

@@ -68,8 +68,13 @@ pub(crate) fn address(typed: &str) -> Result<String, String> {
         (false, false) => format!("https://{typed}"),
     };
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
-    let is_plain = !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace);
-    if is_plain && !host.ends_with(':') && !host.contains(['?', '#', '@']) {
+    let (authority, path) = host.split_once('/').unwrap_or((host, ""));
+    let is_name = !authority.is_empty()
+        && authority.chars().all(|c| c.is_alphanumeric() || ".-:[]".contains(c))
+        && authority.rsplit(':').next().is_some_and(|port| {
+            !authority.contains(':') || authority.ends_with(']') || port.parse::<u16>().is_ok()
+        });
+    if is_name && !path.contains(|c: char| c.is_whitespace() || "?#@".contains(c)) {
         Ok(url)
     } else {
         Err("Give an address such as https://huggingface.co.".into())
@@ -147,8 +152,17 @@ mod tests {
         assert_eq!(address(" hf.example.org/ ").unwrap(), "https://hf.example.org");
         assert_eq!(address("localhost:3000").unwrap(), "http://localhost:3000");
         assert_eq!(address("http://10.0.0.2:80/x/").unwrap(), "http://10.0.0.2:80/x");
-        for bad in ["", "ftp://a", "https://", "https:///x", "javascript:alert(1)//://", "a b", "https://a?x"]
-        {
+        for bad in [
+            "",
+            "ftp://a",
+            "https://",
+            "https:///x",
+            "javascript:alert(1)",
+            "a b",
+            "a:x",
+            "u@a",
+            "https://a?x",
+        ] {
             assert!(address(bad).is_err(), "{bad}");
         }
     }

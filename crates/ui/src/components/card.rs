@@ -294,9 +294,17 @@ fn numbers_of(text: &TextState) -> String {
 
 fn remark_of(text: &TextState) -> Option<String> {
     match (text.mark(), text.finish) {
-        (Mark::Failed, _) => text.error.as_deref().map(format::sentence),
+        (Mark::Failed, _) => {
+            let reason = format::sentence(text.error.as_deref()?);
+            let advice =
+                if reason.contains("`max_length`") { " Raise the length under settings." } else { "" };
+            Some(format!("{reason}{advice}"))
+        }
         (Mark::Stopped, _) => Some("Stopped. The text so far is kept.".into()),
         (_, Some(FinishReason::Context)) => Some("The text fills all that this model can read.".into()),
-        _ => text.unjudged.as_deref().map(|reason| format!("No score. {}", format::sentence(reason))),
+        _ => {
+            let (critic, reason) = text.unjudged.as_ref()?;
+            Some(format!("No score from {critic}. {}", format::sentence(reason)))
+        }
     }
 }

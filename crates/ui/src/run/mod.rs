@@ -318,7 +318,7 @@ mod tests {
             Event::Failed { node: "bert".into(), text: Some(id("gpt2", 0)), kind, error }
         });
         assert_eq!(run.texts[0].mark(), Mark::Done);
-        assert_eq!(run.texts[0].unjudged.as_deref(), Some("bert: broke"));
+        assert_eq!(run.texts[0].unjudged, Some(("bert".into(), "broke".into())));
         assert_eq!(run.texts[0].written(), " fine");
     }
 

@@ -50,8 +50,8 @@ pub(crate) struct TextState {
     pub(crate) judgements: Vec<Judgement>,
     /// Why its writer failed.
     pub(crate) error: Option<String>,
-    /// Why a critic did not judge it.
-    pub(crate) unjudged: Option<String>,
+    /// The critic that did not judge it, and why.
+    pub(crate) unjudged: Option<(String, String)>,
     /// When its first token came, in milliseconds since the run began.
     pub(crate) first_token_ms: Option<f64>,
     /// When its last event came.
@@ -150,7 +150,7 @@ impl TextState {
     pub(super) fn stay_unjudged(&mut self, critic: &str, kind: FailureKind, error: &str) {
         let is_judged = self.judgements.iter().any(|judgement| judgement.node == critic);
         if !is_judged && kind != FailureKind::Stopped {
-            self.unjudged = Some(format!("{critic}: {error}"));
+            self.unjudged = Some((critic.to_owned(), error.to_owned()));
         }
     }
 
