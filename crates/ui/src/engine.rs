@@ -5,7 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use inkling_engine::protocol::{Request, Stamped};
+use inkling_engine::{
+    graph::{
+        Answer, Graph,
+        spec::{Input, ModelNames, Node, Task},
+    },
+    protocol::{Parameters, Request, Stamped},
+};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -55,7 +61,9 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub(crate) fn close(this: &OpenGraph);
     #[wasm_bindgen(method, getter)]
-    fn ready(this: &OpenGraph) -> js_sys::Promise;
+    fn opened(this: &OpenGraph) -> js_sys::Promise;
+    #[wasm_bindgen(method, getter)]
+    fn nodes(this: &OpenGraph) -> JsValue;
 
     type StorageApi;
     #[wasm_bindgen(method, catch)]
@@ -240,13 +248,20 @@ impl Module {
         }
         set(&options, "onstate", on_state);
         set(&options, "base", &folder().into());
-        let graph = self.graph_class().open(&options).map_err(sentence_of)?;
-        // Each node says itself why it failed; a rejection that nobody listens to would only fill the console.
-        let ready = graph.ready();
-        wasm_bindgen_futures::spawn_local(async move {
-            let _ = JsFuture::from(ready).await;
-        });
-        Ok(graph)
+        self.graph_class().open(&options).map_err(sentence_of)
+    }
+
+    /// What a graph file says.
+    ///
+    /// # Errors
+    /// What is wrong with it, with its line.
+    pub(crate) async fn read_graph(&self, toml: &str) -> Result<Graph, String> {
+        // The engine reads a file in order to open it, and begins to load demo models, which costs next to nothing.
+        let open = self.open(Some(toml), &BTreeMap::new(), &BTreeMap::new(), &JsValue::UNDEFINED)?;
+        let read = JsFuture::from(open.opened()).await.map_err(sentence_of);
+        let nodes = read.and_then(|_| from_js(open.nodes()));
+        open.close();
+        Ok(graph_of(nodes?))
     }
 
     /// The models that are kept.
@@ -276,7 +291,7 @@ impl Module {
 }
 
 impl OpenGraph {
-    /// Runs a request and gives every event to `on_event` as it comes.
+    /// Runs a request and gives every event to `on_event` as it comes; the answer at the end.
     ///
     /// # Errors
     /// One sentence for the visitor.
@@ -285,7 +300,7 @@ impl OpenGraph {
         request: &Request,
         signal: &AbortSignal,
         mut on_event: impl FnMut(Stamped),
-    ) -> Result<(), String> {
+    ) -> Result<Option<Answer>, String> {
         let request = to_js(request)?;
         let options = js_sys::Object::new();
         set(&options, "signal", signal);
@@ -294,11 +309,42 @@ impl OpenGraph {
             let step = JsFuture::from(events.next().map_err(sentence_of)?).await.map_err(sentence_of)?;
             let step: js_sys::IteratorNext = step.unchecked_into();
             if step.done() {
-                return Ok(());
+                return from_js(step.value());
             }
             on_event(from_js(step.value())?);
         }
     }
+}
+
+/// A node as the engine describes it.
+#[derive(Deserialize)]
+struct NodeInfo {
+    name: String,
+    task: Task,
+    inputs: Vec<String>,
+    model: String,
+    #[serde(default)]
+    hub: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+fn graph_of(infos: Vec<NodeInfo>) -> Graph {
+    let names: Vec<String> = infos.iter().map(|info| info.name.clone()).collect();
+    let input =
+        |name: &String| names.iter().position(|other| other == name).map_or(Input::Sentence, Input::Node);
+    let node = |info: NodeInfo| {
+        let models = [("demo".to_owned(), Some(info.model)), ("hub".to_owned(), info.hub)];
+        let models = models.into_iter().filter_map(|(source, model)| Some((source, model?)));
+        Node {
+            name: info.name,
+            task: info.task,
+            model: ModelNames::BySource(models.collect()),
+            inputs: info.inputs.iter().map(input).collect(),
+            parameters: info.parameters,
+        }
+    };
+    Graph { name: "graph".into(), nodes: infos.into_iter().map(node).collect() }
 }
 
 fn js_source(source: &Source, files: Option<&Files>) -> JsValue {
@@ -334,7 +380,9 @@ fn to_js(value: &impl Serialize) -> Result<JsValue, String> {
 }
 
 fn from_js<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, String> {
-    let json = js_sys::JSON::stringify(&value).map(String::from).unwrap_or_default();
+    let json = js_sys::JSON::stringify(&value).ok().and_then(|json| json.as_string());
+    // `undefined` has no text.
+    let json = json.unwrap_or_else(|| "null".into());
     serde_json::from_str(&json).map_err(|error| {
         log(&format!("{error}: {json}").into());
         "The engine and the page do not fit together. Reload the page.".into()

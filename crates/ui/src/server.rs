@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use inkling_engine::{
     graph::{
-        Graph,
+        Answer, Graph,
         spec::{Input, ModelNames, Node, Task},
     },
     protocol::{Parameters, Request, Stamped},
@@ -31,7 +31,7 @@ pub(crate) async fn graph(url: &str) -> Result<Graph, String> {
     graph_of_docs(&text).ok_or_else(|| format!("There is a server at {url}, but it is not an Inkling one."))
 }
 
-/// Runs a request and gives every event to `on_event` as it comes.
+/// Runs a request and gives every event to `on_event` as it comes; the answer at the end, unless it was aborted.
 ///
 /// # Errors
 /// One sentence for the visitor; none of the events given before is lost. An aborted run is no error.
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     request: &Request,
     signal: &AbortSignal,
     mut on_event: impl FnMut(Stamped),
-) -> Result<(), String> {
+) -> Result<Option<Answer>, String> {
     let body = serde_json::to_string(request).map_err(|error| error.to_string())?;
     let init = RequestInit::new();
     init.set_method("POST");
@@ -52,7 +52,7 @@ pub(crate) async fn run(
     }
     init.set_headers(&headers);
     let response = match fetch(url, &format!("{url}/v1/graphs/default/run"), &init).await {
-        Err(_) if signal.aborted() => return Ok(()),
+        Err(_) if signal.aborted() => return Ok(None),
         other => other?,
     };
     if !response.ok() {
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     let mut parser = Parser::default();
     loop {
         let piece = match JsFuture::from(reader.read()).await {
-            Err(_) if signal.aborted() => return Ok(()),
+            Err(_) if signal.aborted() => return Ok(None),
             Err(_) => return Err(broken(url)),
             Ok(piece) => piece,
         };
@@ -81,7 +81,7 @@ pub(crate) async fn run(
             .map_err(|_| "The server's answer is not text.".to_owned())?;
         for event in parser.push(&text) {
             if event.name == "answer" {
-                return Ok(());
+                return Ok(serde_json::from_str(&event.data).ok());
             }
             let stamped = serde_json::from_str(&event.data)
                 .map_err(|_| format!("The server at {url} speaks another version of Inkling's protocol."))?;

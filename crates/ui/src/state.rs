@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use inkling_engine::{
-    graph::{Graph, spec::Task},
+    graph::{Answer, Graph, spec::Task},
     protocol::{DEFAULT_SENTENCE, Parameters, Request, Stamped},
 };
 use leptos::{prelude::*, task::spawn_local};
@@ -84,7 +84,8 @@ pub(crate) struct App {
     /// The seed that every run takes; a new one each time where there is none.
     pub(crate) kept_seed: RwSignal<Option<u64>>,
     pub(crate) graph: RwSignal<Arc<Graph>>,
-    graph_toml: RwSignal<Option<String>>,
+    /// A graph file of the visitor's, and what it says.
+    own_graph: RwSignal<Option<(String, Graph)>>,
     /// The models in use.
     pub(crate) choice: RwSignal<Choice>,
     pub(crate) place: RwSignal<Place>,
@@ -140,7 +141,7 @@ impl App {
             choice: RwSignal::new(models::demo(&graph)),
             run: RwSignal::new(RunState::idle(graph.clone())),
             graph: RwSignal::new(graph),
-            graph_toml: RwSignal::new(None),
+            own_graph: RwSignal::new(None),
             place: RwSignal::new(Place::Here),
             engine: RwSignal::new(EngineState::Loading),
             loads: RwSignal::new(BTreeMap::new()),
@@ -348,10 +349,10 @@ impl App {
     ///
     /// # Errors
     /// What is wrong with the file, with its line.
-    pub(crate) fn use_graph(self, toml: &str) -> Result<(), String> {
-        let graph = Graph::parse(toml).map_err(|error| crate::format::sentence(&error.to_string()))?;
+    pub(crate) async fn use_graph(self, toml: &str) -> Result<(), String> {
+        let graph = engine::module().await?.read_graph(toml).await?;
         self.choice.set(models::demo(&graph));
-        self.graph_toml.set(Some(toml.to_owned()));
+        self.own_graph.set(Some((toml.to_owned(), graph.clone())));
         self.show_graph(graph);
         self.place.set(Place::Here);
         self.reopen();
@@ -362,9 +363,8 @@ impl App {
     pub(crate) fn use_here(self) {
         if self.place.get_untracked() != Place::Here {
             self.place.set(Place::Here);
-            let toml = self.graph_toml.get_untracked();
-            let graph = toml.and_then(|toml| Graph::parse(&toml).ok()).unwrap_or_default();
-            self.show_graph(graph);
+            let own = self.own_graph.get_untracked();
+            self.show_graph(own.map(|(_, graph)| graph).unwrap_or_default());
             self.reopen();
         }
     }
@@ -488,7 +488,8 @@ impl App {
             }
         })
         .into_js_value();
-        let (choice, toml) = (self.choice.get_untracked(), self.graph_toml.get_untracked());
+        let choice = self.choice.get_untracked();
+        let toml = self.own_graph.with_untracked(|own| own.as_ref().map(|(toml, _)| toml.clone()));
         let open = module.open(toml.as_deref(), &choice, &self.files(), &on_state)?;
         self.handles.update_value(|handles| handles.open = Some(open.clone()));
         self.refresh_storage();
@@ -537,7 +538,7 @@ impl App {
             };
             let outcome = match self.place.get_untracked() {
                 Place::Here => match self.open_graph().await {
-                    Ok(_) if signal.aborted() => Ok(()),
+                    Ok(_) if signal.aborted() => Ok(None),
                     Ok(open) => open.run(&request, &signal, on_event).await,
                     Err(error) => Err(error),
                 },
@@ -599,9 +600,13 @@ impl App {
         }
     }
 
-    fn end(self, outcome: Result<(), String>) {
+    fn end(self, outcome: Result<Option<Answer>, String>) {
         self.run.update(|run| match &outcome {
-            Ok(()) => run.end(),
+            Ok(answer) => {
+                run.end();
+                // The host's own: it knows texts of which no event said that they were to come.
+                run.answer = answer.clone().unwrap_or_else(|| run.answer.clone());
+            }
             Err(_) if run.stopped => run.end(),
             Err(error) => run.break_off(error),
         });

@@ -250,7 +250,7 @@ fn needs(graph: &Graph) -> BTreeMap<String, BTreeSet<String>> {
     (0..graph.nodes.len()).map(of).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "toml"))]
 mod tests {
     use super::*;
 

@@ -137,7 +137,7 @@ impl Run {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "toml"))]
 mod tests {
     use super::*;
     use crate::protocol::FinishReason;

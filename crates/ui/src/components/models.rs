@@ -319,7 +319,7 @@ fn Own(app: App) -> impl IntoView {
         let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
         spawn_local(async move {
             let toml = browser::text_of(&file).await.unwrap_or_default();
-            graph_word.set(match app.use_graph(&toml) {
+            graph_word.set(match app.use_graph(&toml).await {
                 Ok(()) => format!("{} runs now.", file.name()),
                 Err(error) => error,
             });
@@ -499,7 +499,7 @@ async fn take_files(app: App, files: Files) {
         && name.ends_with(".toml")
     {
         let toml = browser::text_of(file).await.unwrap_or_default();
-        match app.use_graph(&toml) {
+        match app.use_graph(&toml).await {
             Ok(()) => app.say(format!("The graph of {name} runs now.")),
             Err(error) => app.problem(error),
         }

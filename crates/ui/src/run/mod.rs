@@ -23,6 +23,9 @@ use inkling_engine::{
 pub(crate) use node::{Activity, NodeState};
 pub(crate) use text::{Mark, TextState};
 
+/// Texts of one writer that the page would draw, whatever a server sends.
+const MOST_TEXTS: usize = 256;
+
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -165,8 +168,20 @@ impl RunState {
         self.nodes.get(index)
     }
 
+    /// A writer's text. One that was not expected, because a server's graph says more than the page knows, is added.
     fn text_mut(&mut self, node: &str, sequence: usize) -> Option<&mut TextState> {
-        self.texts.iter_mut().find(|text| text.id.node == node && text.id.sequence == sequence)
+        let is_it = |text: &TextState| text.id.node == node && text.id.sequence == sequence;
+        if let Some(index) = self.texts.iter().position(is_it) {
+            return self.texts.get_mut(index);
+        }
+        let writer = self.graph.nodes.iter().position(|other| other.name == node)?;
+        if self.graph.nodes[writer].task != Task::Generate || sequence >= MOST_TEXTS {
+            return None;
+        }
+        let id = TextId { node: node.to_owned(), sequence };
+        self.nodes[writer].expected = self.nodes[writer].expected.max(sequence + 1);
+        self.texts.push(TextState::new(id, None));
+        self.texts.last_mut()
     }
 
     fn fail(&mut self, node: &str, text: Option<&TextId>, kind: FailureKind, error: &str) {
@@ -320,6 +335,15 @@ mod tests {
         assert_eq!(run.texts[0].mark(), Mark::Done);
         assert_eq!(run.texts[0].unjudged, Some(("bert".into(), "broke".into())));
         assert_eq!(run.texts[0].written(), " fine");
+    }
+
+    #[test]
+    fn a_text_that_was_not_expected_is_shown() {
+        let mut run = begin(1);
+        accept(&mut run, 1.0, token("gpt2", 2, " more"));
+        assert_eq!(written(&run, "gpt2", 2), " more");
+        accept(&mut run, 1.0, token("bert", 0, "never"));
+        assert_eq!(run.texts.len(), 3);
     }
 
     #[test]
