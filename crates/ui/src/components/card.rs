@@ -5,7 +5,7 @@ use leptos::{ev, html, prelude::*, task::spawn_local};
 use wasm_bindgen::JsCast;
 use web_sys::{Element, HtmlElement};
 
-use super::score::Score;
+use super::score::Scores;
 use crate::{
     browser, format,
     run::{Mark, TextState, rank},
@@ -86,7 +86,7 @@ pub(crate) fn Card(app: App, index: usize) -> impl IntoView {
             </header>
             <Words app index />
             <p class="remark" hidden=move || remark.get().is_none()>{move || remark.get()}</p>
-            {move || judgements.get().into_iter().map(|judgement| view! { <Score judgement /> }).collect::<Vec<_>>()}
+            <Scores judgements />
             <footer>
                 <span class="numbers">{move || numbers.get()}</span>
                 <button type="button" class="plain" on:click=copy>"Copy"</button>

@@ -8,8 +8,18 @@ use crate::{format, run::rank};
 /// Labels of a ranked list.
 const MOST: usize = 5;
 
+/// What every critic says; each is named where there are several.
 #[component]
-pub(crate) fn Score(judgement: Judgement) -> impl IntoView {
+pub(crate) fn Scores(judgements: Memo<Vec<Judgement>>) -> impl IntoView {
+    move || {
+        let judgements = judgements.get();
+        let is_named = judgements.len() > 1;
+        judgements.into_iter().map(|judgement| view! { <Score judgement is_named /> }).collect::<Vec<_>>()
+    }
+}
+
+#[component]
+fn Score(judgement: Judgement, is_named: bool) -> impl IntoView {
     let said = &judgement.classification;
     let body = match rank::poles(said) {
         Some(poles) => {
@@ -53,6 +63,7 @@ pub(crate) fn Score(judgement: Judgement) -> impl IntoView {
     };
     view! {
         <div class="score" data-critic=judgement.node.clone() data-label=said.label.clone()>
+            {is_named.then(|| view! { <p class="hint">{judgement.node.clone()}</p> })}
             {body}
             {said.truncated.then(|| view! {
                 <p class="hint">{format!("judged by its beginning: {} cannot take more", judgement.node)}</p>

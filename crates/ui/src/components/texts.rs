@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::card::Card;
+use super::{card::Card, score::Scores};
 use crate::{run::rank, state::App};
 
 #[component]
@@ -24,6 +24,12 @@ pub(crate) fn Texts(app: App) -> impl IntoView {
             order.into_iter().map(|index| (number, index)).collect::<Vec<_>>()
         })
     });
+    let sentence = Memo::new(move |_| {
+        app.run.with(|run| {
+            let row = run.answer.rows.iter().find(|row| row.text.is_none());
+            row.map(|row| row.judgements.clone()).unwrap_or_default()
+        })
+    });
     let is_empty = move || order.with(Vec::is_empty);
     view! {
         <section class="texts" aria-labelledby="texts-heading" data-count=move || order.with(Vec::len)>
@@ -32,6 +38,12 @@ pub(crate) fn Texts(app: App) -> impl IntoView {
                 <p class="empty">
                     "Two writers continue your sentence, a critic says how it finds what they wrote. All of it is computed by your own machine; nothing you type leaves it."
                 </p>
+            </Show>
+            <Show when=move || !sentence.with(Vec::is_empty)>
+                <div class="own">
+                    <p>"The sentence itself"</p>
+                    <Scores judgements=sentence />
+                </div>
             </Show>
             <For each=move || order.get() key=|key| *key let((_, index))>
                 <Card app index />
