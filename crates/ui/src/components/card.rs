@@ -170,12 +170,10 @@ fn append(place: &HtmlElement, tokens: &[Token], from: usize) {
             if token.log_prob.is_finite() {
                 let _ = span.set_attribute("class", weight_of(token.log_prob));
             }
-            let is_first = place.query_selector("[tabindex=\"0\"]").ok().flatten().is_none();
-            let has_alternatives = !token.alternatives.is_empty();
-            if has_alternatives {
-                let _ = span.set_attribute("tabindex", if is_first { "0" } else { "-1" });
-                if is_first {
-                    let _ = span.set_attribute("role", "button");
+            if !token.alternatives.is_empty() {
+                let _ = span.set_attribute("tabindex", "-1");
+                if place.query_selector("[tabindex=\"0\"]").ok().flatten().is_none() {
+                    name_as_button(&span);
                 }
             }
         }
@@ -207,9 +205,19 @@ fn make_current(element: &Element) {
     if let Ok(Some(before)) = parent.query_selector("[tabindex=\"0\"]") {
         let _ = before.set_attribute("tabindex", "-1");
         let _ = before.remove_attribute("role");
+        let _ = before.remove_attribute("aria-label");
     }
-    let _ = element.set_attribute("tabindex", "0");
-    let _ = element.set_attribute("role", "button");
+    name_as_button(element);
+}
+
+fn name_as_button(token: &Element) {
+    let _ = token.set_attribute("tabindex", "0");
+    let _ = token.set_attribute("role", "button");
+    let text = token.text_content().unwrap_or_default();
+    if text.trim().is_empty() {
+        // A button whose text cannot be heard needs another name.
+        let _ = token.set_attribute("aria-label", if text.contains('\n') { "line break" } else { "space" });
+    }
 }
 
 /// The place below a token, in CSS pixels of the document.
