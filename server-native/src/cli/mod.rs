@@ -4,6 +4,7 @@
 //! failed, 2 when the caller can put it right. A reader that closes standard output ends it quietly.
 
 mod bars;
+mod bench;
 mod classify;
 mod generate;
 mod options;
@@ -37,6 +38,7 @@ enum Command {
     Classify(classify::Arguments),
     Tokenize(tokenize::Arguments),
     Serve(serve::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// Reads the command line, does what it says, and gives the status to end with.
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Classify(arguments) => classify::main(arguments),
         Command::Tokenize(arguments) => tokenize::main(&arguments),
         Command::Serve(arguments) => serve::main(arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
     };
     match ended {
         Ok(code) => code,

@@ -38,6 +38,14 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// The form of the weights, as on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self.dtype {
+            Dtype::Q8 => "q8",
+            Dtype::F32 => "f32",
+        }
+    }
+
     pub(super) fn load_options(self) -> LoadOptions {
         let dtype = match self.dtype {
             Dtype::Q8 => checkpoint::Dtype::Q8,
@@ -86,32 +94,38 @@ impl GraphAndModels {
         Graph::parse(&toml).with_context(|| path.display().to_string())
     }
 
-    /// The loader of each node.
-    ///
-    /// Models that should be here are looked for at once, so that a wrong name is told before anything starts.
+    /// The loader of each node: see [`node_loader`].
     pub(super) fn loader(&self, graph: &Graph) -> Result<impl FnMut(&Node) -> Load + use<>> {
-        let (source, options) = (self.models.clone(), self.weights.load_options());
-        if source != Source::Hub {
-            graph
-                .nodes
-                .iter()
-                .try_for_each(|node| locate_node(node, &source, &mut |_, _, _| ()).map(drop))?;
-        }
-        let bars = Bars::new();
-        Ok(move |node: &Node| -> Load {
-            let (node, source, bars) = (node.clone(), source.clone(), bars.clone());
-            Box::new(move |progress| {
-                let mut bar = bars.fetching(&node.name);
-                let located = locate_node(&node, &source, &mut |file, bytes, total| {
-                    bar(file, bytes, total);
-                    progress(file, bytes, total);
-                })?;
-                let model = load(&located, options, progress)?;
-                check_task(&node.name, node.task, &model)?;
-                Ok(Box::new(model))
-            })
-        })
+        node_loader(self.models.clone(), self.weights, graph)
     }
+}
+
+/// The loader of each of the graph's nodes.
+///
+/// Models that should be here are looked for at once, so that a wrong name is told before anything starts.
+pub(super) fn node_loader(
+    source: Source,
+    weights: Weights,
+    graph: &Graph,
+) -> Result<impl FnMut(&Node) -> Load + use<>> {
+    let options = weights.load_options();
+    if source != Source::Hub {
+        graph.nodes.iter().try_for_each(|node| locate_node(node, &source, &mut |_, _, _| ()).map(drop))?;
+    }
+    let bars = Bars::new();
+    Ok(move |node: &Node| -> Load {
+        let (node, source, bars) = (node.clone(), source.clone(), bars.clone());
+        Box::new(move |progress| {
+            let mut bar = bars.fetching(&node.name);
+            let located = locate_node(&node, &source, &mut |file, bytes, total| {
+                bar(file, bytes, total);
+                progress(file, bytes, total);
+            })?;
+            let model = load(&located, options, progress)?;
+            check_task(&node.name, node.task, &model)?;
+            Ok(Box::new(model))
+        })
+    })
 }
 
 /// How to decode; what is not given is left to the graph, the model and the built-in defaults.
