@@ -1,28 +1,35 @@
 //! Threads for the kernels.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
 
-use inkling_engine::kernels::Pool;
+use inkling_engine::kernels::{Pool, Team};
 
-/// A number of threads, of which the caller's is one; idle ones sleep.
+/// A number of threads, of which the caller's is one. Those that are idle sleep, after looking for work a moment longer.
 #[derive(Debug)]
 pub struct ThreadPool {
-    /// The other threads; none if the caller's is the only one.
-    others: Option<rayon::ThreadPool>,
+    team: Arc<Team>,
+    helpers: Vec<JoinHandle<()>>,
 }
 
 impl ThreadPool {
     /// A pool of `threads` threads, at least 1.
     ///
-    /// Where the system gives no more threads, the caller's does everything.
+    /// Where the system gives fewer threads, the others do everything.
     #[must_use]
     pub fn new(threads: usize) -> ThreadPool {
-        let build =
-            |others| rayon::ThreadPoolBuilder::new().num_threads(others).thread_name(name).build().ok();
-        ThreadPool { others: if threads > 1 { build(threads - 1) } else { None } }
+        let team = Arc::new(Team::new(threads));
+        let start = |index| {
+            let team = Arc::clone(&team);
+            thread::Builder::new().name(format!("kernels-{index}")).spawn(move || team.help()).ok()
+        };
+        let helpers = (1..threads).map_while(start).collect();
+        ThreadPool { team, helpers }
     }
 
     /// A pool of as many threads as this process may run at the same time.
@@ -32,41 +39,29 @@ impl ThreadPool {
     }
 }
 
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.team.disband();
+        for helper in self.helpers.drain(..) {
+            // A helper catches what tasks panic with, so there is nothing to be told.
+            let _ = helper.join();
+        }
+    }
+}
+
 /// Threads that can run at the same time here.
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn name(index: usize) -> String {
-    format!("kernels-{}", index + 1)
-}
-
 impl Pool for ThreadPool {
     fn threads(&self) -> usize {
-        1 + self.others.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
+        self.team.threads()
     }
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        let Some(others) = self.others.as_ref().filter(|_| tasks > 1) else {
-            return (0..tasks).for_each(task);
-        };
-        let next = AtomicUsize::new(0);
-        let work = || {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= tasks {
-                    return;
-                }
-                task(index);
-            }
-        };
-        others.in_place_scope(|scope| {
-            for _ in 0..others.current_num_threads().min(tasks - 1) {
-                scope.spawn(|_| work());
-            }
-            work();
-        });
+        self.team.run(tasks, task);
     }
 }
 

@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
-use crate::kernels::exp;
+use crate::kernels::{self, exp};
 use crate::protocol::Settings;
 
 /// A token that was chosen.
@@ -317,39 +317,20 @@ struct Distribution {
     log_sum: f64,
 }
 
-/// Sums and comparisons over the vocabulary run in this many lanes on every target.
+/// Logits that are compared at once.
 const LANES: usize = 16;
 
 impl Distribution {
     fn of(logits: &[f32]) -> Result<Self> {
-        // The tail goes through the same lanes, filled up with `-inf`, which changes neither maximum nor sum.
-        let (blocks, rest) = logits.as_chunks::<LANES>();
-        let mut tail = [f32::NEG_INFINITY; LANES];
-        tail[..rest.len()].copy_from_slice(rest);
-        let blocks = || blocks.iter().chain([&tail]);
-
-        let mut highest = [f32::NEG_INFINITY; LANES];
-        let mut sound = [true; LANES];
-        blocks().for_each(|block| {
-            for lane in 0..LANES {
-                sound[lane] &= block[lane] < f32::INFINITY;
-                highest[lane] = if block[lane] > highest[lane] { block[lane] } else { highest[lane] };
-            }
-        });
-        let highest = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        if sound.contains(&false) || highest == f32::NEG_INFINITY {
+        let highest = kernels::highest(logits);
+        let sum = kernels::sum_exp(logits, highest);
+        // A NaN stays one in the sum; so does the difference of two infinities, positive or negative. The sum of nothing is 0.
+        if sum.is_nan() || sum == 0.0 {
             let broken = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY);
             let id = broken.unwrap_or(0);
             return Err(Error::BrokenLogits { id, value: logits.get(id).copied().unwrap_or(f32::NAN) });
         }
-        let mut sums = [0.0_f64; LANES];
-        blocks().for_each(|block| {
-            let weights = block.map(|logit| exp(logit - highest));
-            for lane in 0..LANES {
-                sums[lane] += f64::from(weights[lane]);
-            }
-        });
-        Ok(Distribution { highest, log_sum: ln(sums.iter().sum()) })
+        Ok(Distribution { highest, log_sum: ln(sum) })
     }
 
     fn log_prob(&self, logit: f32) -> f32 {

@@ -338,9 +338,13 @@ impl Weights {
 
     /// Takes a matrix out, to be shared by all that use it.
     pub(crate) fn matrix(&mut self, name: &str) -> Result<Arc<Matrix>> {
+        Ok(Arc::new(self.take_matrix(name)?))
+    }
+
+    fn take_matrix(&mut self, name: &str) -> Result<Matrix> {
         match self.filled.remove(name) {
-            Some((_, Filled::Q8(matrix))) => Ok(Arc::new(Matrix::Q8(matrix))),
-            Some((_, Filled::F32 { rows, cols, data })) => Ok(Arc::new(Matrix::from_f32(rows, cols, data)?)),
+            Some((_, Filled::Q8(matrix))) => Ok(Matrix::Q8(matrix)),
+            Some((_, Filled::F32 { rows, cols, data })) => Matrix::from_f32(rows, cols, data),
             _ => Err(Error::MissingTensor { name: name.into(), expected: Vec::new() }),
         }
     }
@@ -373,6 +377,18 @@ impl Path<'_> {
     /// The linear layer of `weight` and `bias` here.
     pub(crate) fn linear(&mut self) -> Result<Linear> {
         Ok(Linear::new(self.matrix("weight")?, Some(self.plain("bias")?)))
+    }
+
+    /// The linear layers of these names on the same input, as one layer: their outputs come side by side.
+    pub(crate) fn linears<const N: usize>(&mut self, names: [&str; N]) -> Result<Linear> {
+        let mut matrices = Vec::with_capacity(N);
+        let mut bias = Vec::new();
+        for name in names {
+            let mut part = self.pp(name);
+            matrices.push(part.weights.take_matrix(&format!("{}.weight", part.path))?);
+            bias.extend(part.plain("bias")?);
+        }
+        Ok(Linear::new(Arc::new(Matrix::stack(matrices)?), Some(bias)))
     }
 
     /// The layer norm of `weight` and `bias` here.

@@ -9,6 +9,7 @@
 //!    128 would saturate; so the unsigned operand is `|x|` and the sign of `x` moves to the weights (`vpsignb`), which
 //!    lie within -127..=127: a pair is at most `2 * 127 * 127 = 32258`, exact.
 
+use super::Around;
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -23,9 +24,15 @@ use std::ops::Range;
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx2,f16c")]
-pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+pub(crate) unsafe fn matmul(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     // SAFETY: the caller's promise; this function enables AVX2 and F16C.
-    unsafe { matmul_with::<false>(matrix, x, panels, out) }
+    unsafe { matmul_with::<false>(matrix, x, panels, around, out) }
 }
 
 /// [`matmul`] with AVX-VNNI.
@@ -37,10 +44,11 @@ pub(crate) unsafe fn matmul_dot(
     matrix: &MatrixQ8,
     x: &Quantised,
     panels: Range<usize>,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     // SAFETY: the caller's promise; this function enables AVX2, F16C and AVX-VNNI.
-    unsafe { matmul_with::<true>(matrix, x, panels, out) }
+    unsafe { matmul_with::<true>(matrix, x, panels, around, out) }
 }
 
 /// # Safety
@@ -50,6 +58,7 @@ unsafe fn matmul_with<const VNNI: bool>(
     matrix: &MatrixQ8,
     x: &Quantised,
     panels: Range<usize>,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     for panel in panels {
@@ -57,10 +66,10 @@ unsafe fn matmul_with<const VNNI: bool>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<1, VNNI>(matrix, x, panel, first, out),
-                    2 => rows::<2, VNNI>(matrix, x, panel, first, out),
-                    3 => rows::<3, VNNI>(matrix, x, panel, first, out),
-                    _ => rows::<4, VNNI>(matrix, x, panel, first, out),
+                    1 => rows::<1, VNNI>(matrix, x, panel, first, around, out),
+                    2 => rows::<2, VNNI>(matrix, x, panel, first, around, out),
+                    3 => rows::<3, VNNI>(matrix, x, panel, first, around, out),
+                    _ => rows::<4, VNNI>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -77,6 +86,7 @@ unsafe fn rows<const M: usize, const VNNI: bool>(
     x: &Quantised,
     panel: usize,
     first: usize,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     // SAFETY of the block: loads stay within a tile (8 groups of 64 bytes, 16 scales of 2 bytes); instructions are
@@ -135,7 +145,8 @@ unsafe fn rows<const M: usize, const VNNI: bool>(
         for (m, sums) in sums.into_iter().enumerate() {
             let mut lanes = [0.0; PANEL];
             F32x16(sums).store(&mut lanes);
-            matrix.store(panel, first + m, &lanes, out);
+            let (column, out) = matrix.outputs(panel, first + m, out);
+            finish(&lanes, around, column, out);
         }
     }
 }
@@ -213,6 +224,36 @@ impl F32x16 {
 
 impl Lanes for F32x16 {
     const KEPT: usize = 4;
+    const REGISTERS: usize = 8;
+    type Wide = [__m256d; 4];
+
+    #[inline(always)]
+    fn wide_zero() -> Self::Wide {
+        // SAFETY: see above.
+        [unsafe { _mm256_setzero_pd() }; 4]
+    }
+
+    #[inline(always)]
+    fn add_to(self, mut sums: Self::Wide) -> Self::Wide {
+        for (half, sums) in self.0.into_iter().zip(sums.as_chunks_mut::<2>().0) {
+            // SAFETY: see above.
+            unsafe {
+                sums[0] = _mm256_add_pd(sums[0], _mm256_cvtps_pd(_mm256_castps256_ps128(half)));
+                sums[1] = _mm256_add_pd(sums[1], _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(half)));
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn wide_store(sums: Self::Wide) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (lanes, sums) in lanes.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+            // SAFETY: see above; the array is of 4 elements.
+            unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), sums) };
+        }
+        lanes
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

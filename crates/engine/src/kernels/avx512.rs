@@ -13,6 +13,7 @@
 //!    kernel, whose longer code lets the processor look less far ahead by itself. Into the first level AVX-512's gained
 //!    3 %, and the distance (2 to 16 KiB) made no difference.
 
+use super::Around;
 pub(crate) use super::avx2::{pack_columns, pack_row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -29,20 +30,26 @@ pub(crate) const AHEAD: usize = 4096;
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+pub(crate) unsafe fn matmul(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     for panel in panels {
         for first in (0..x.rows).step_by(8) {
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<1>(matrix, x, panel, first, out),
-                    2 => rows::<2>(matrix, x, panel, first, out),
-                    3 => rows::<3>(matrix, x, panel, first, out),
-                    4 => rows::<4>(matrix, x, panel, first, out),
-                    5 => rows::<5>(matrix, x, panel, first, out),
-                    6 => rows::<6>(matrix, x, panel, first, out),
-                    7 => rows::<7>(matrix, x, panel, first, out),
-                    _ => rows::<8>(matrix, x, panel, first, out),
+                    1 => rows::<1>(matrix, x, panel, first, around, out),
+                    2 => rows::<2>(matrix, x, panel, first, around, out),
+                    3 => rows::<3>(matrix, x, panel, first, around, out),
+                    4 => rows::<4>(matrix, x, panel, first, around, out),
+                    5 => rows::<5>(matrix, x, panel, first, around, out),
+                    6 => rows::<6>(matrix, x, panel, first, around, out),
+                    7 => rows::<7>(matrix, x, panel, first, around, out),
+                    _ => rows::<8>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -60,6 +67,7 @@ unsafe fn rows<const M: usize>(
     x: &Quantised,
     panel: usize,
     first: usize,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     let (tiles, scales) = matrix.panel(panel);
@@ -93,7 +101,8 @@ unsafe fn rows<const M: usize>(
         let mut lanes = [0.0; PANEL];
         F32x16(sums).store(&mut lanes);
         // SAFETY: the caller gave us the panel alone.
-        unsafe { matrix.store(panel, first + m, &lanes, out) };
+        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
+        finish(&lanes, around, column, out);
     }
 }
 
@@ -132,6 +141,36 @@ pub(crate) struct F32x16(__m512);
 // of this type are only made inside functions that enable AVX-512, since `twins` is its only user.
 impl Lanes for F32x16 {
     const KEPT: usize = 4;
+    const REGISTERS: usize = 32;
+    type Wide = [__m512d; 2];
+
+    #[inline(always)]
+    fn wide_zero() -> Self::Wide {
+        // SAFETY: see above.
+        [unsafe { _mm512_setzero_pd() }; 2]
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: Self::Wide) -> Self::Wide {
+        // SAFETY: see above.
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
+            [
+                _mm512_add_pd(sums[0], _mm512_cvtps_pd(_mm512_castps512_ps256(self.0))),
+                _mm512_add_pd(sums[1], _mm512_cvtps_pd(_mm256_castpd_ps(high))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn wide_store(sums: Self::Wide) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (lanes, sums) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+            // SAFETY: see above; the array is of 8 elements.
+            unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), sums) };
+        }
+        lanes
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

@@ -1,6 +1,8 @@
 //! One number for the bits of all kernels.
 
-use super::{Activation, AttentionShape, Mask, MatrixQ8, SingleThread, attention, layer_norm, softmax};
+use super::{
+    Activation, Around, AttentionShape, Mask, MatrixQ8, SingleThread, attention, layer_norm, softmax,
+};
 
 /// FNV-1a over the bits of results.
 struct Hash(u64);
@@ -49,7 +51,8 @@ pub fn fingerprint() -> u64 {
             let mut out = vec![0.0; m * rows];
             for (weights, x) in [(weights.clone(), x.clone()), (signs(&weights), signs(&x))] {
                 let matrix = MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite");
-                matrix.matmul_then(&x, Some(&bias), activation, &mut out, &SingleThread);
+                let around = Around { bias: Some(&bias), activation, ..Around::default() };
+                matrix.matmul_with(&x, &around, &mut out, &SingleThread);
                 hash.add(&out);
             }
         }

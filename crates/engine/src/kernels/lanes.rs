@@ -8,18 +8,32 @@
 //! 2. A row's rest, which does not fill 16 lanes, goes through a padded copy. The padding is neutral: +0 in a sum, whose
 //!    lanes start at +0 and so never hold a -0, minus infinity in a maximum.
 //! 3. Attention folds the dot products of four positions together, since folding one takes as long as multiplying it.
+//! 4. Four queries of a prompt share each key and each value that is loaded. The rows of one head lie so far apart that they
+//!    fall into a quarter of the nearest cache's sets, so they come from the next one every time; and four sums that
+//!    do not wait for each other hide how long an addition takes.
 
-use super::AttentionShape;
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
+use super::{Activation, Around, AttentionShape, TOGETHER};
 
 /// 16 lanes of f32. Every operation is IEEE's, one rounding each.
 ///
 /// `min` and `max` are x86's: the second operand comes out if the comparison is false.
 pub(crate) trait Lanes: Copy {
+    /// 16 lanes of f64.
+    type Wide: Copy;
+
+    fn wide_zero() -> Self::Wide;
+    /// `sums + self`.
+    fn add_to(self, sums: Self::Wide) -> Self::Wide;
+    fn wide_store(sums: Self::Wide) -> [f64; LANES];
+
     /// How many values of this type an inner loop keeps in registers beside its operands.
     const KEPT: usize;
+
+    /// How many values of this type the registers hold, when operands come from memory.
+    const REGISTERS: usize;
 
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; LANES]) -> Self;
@@ -94,22 +108,26 @@ fn for_each<F: Lanes>(x: &mut [f32], f: impl Fn(F) -> F, plain: impl Fn(f32) -> 
 }
 
 #[inline(always)]
+fn gelu_tanh_of<F: Lanes>(x: F) -> F {
+    let cubic = x.mul(x).mul(x).mul(F::splat(GELU_CUBIC));
+    let tanh = tanh(x.add(cubic).mul(F::splat(GELU_SCALE)));
+    F::splat(0.5).mul(x).mul(F::splat(1.0).add(tanh))
+}
+
+#[inline(always)]
+fn gelu_erf_of<F: Lanes>(x: F) -> F {
+    let erf = odd_quotient(x.mul(F::splat(std::f32::consts::FRAC_1_SQRT_2)), ERF_HIGH, &ERF_P, &ERF_Q);
+    F::splat(0.5).mul(x).mul(F::splat(1.0).add(erf))
+}
+
+#[inline(always)]
 pub(crate) fn gelu_tanh<F: Lanes>(x: &mut [f32]) {
-    let gelu = |x: F| {
-        let cubic = x.mul(x).mul(x).mul(F::splat(GELU_CUBIC));
-        let tanh = tanh(x.add(cubic).mul(F::splat(GELU_SCALE)));
-        F::splat(0.5).mul(x).mul(F::splat(1.0).add(tanh))
-    };
-    for_each(x, gelu, math::gelu_tanh);
+    for_each(x, gelu_tanh_of::<F>, math::gelu_tanh);
 }
 
 #[inline(always)]
 pub(crate) fn gelu_erf<F: Lanes>(x: &mut [f32]) {
-    let gelu = |x: F| {
-        let erf = odd_quotient(x.mul(F::splat(std::f32::consts::FRAC_1_SQRT_2)), ERF_HIGH, &ERF_P, &ERF_Q);
-        F::splat(0.5).mul(x).mul(F::splat(1.0).add(erf))
-    };
-    for_each(x, gelu, math::gelu_erf);
+    for_each(x, gelu_erf_of::<F>, math::gelu_erf);
 }
 
 #[inline(always)]
@@ -117,9 +135,39 @@ pub(crate) fn tanh_all<F: Lanes>(x: &mut [f32]) {
     for_each(x, tanh::<F>, math::tanh);
 }
 
+#[inline(always)]
+pub(crate) fn finish<F: Lanes>(sums: &[f32; LANES], around: &Around<'_>, column: usize, out: &mut [f32]) {
+    let n = out.len();
+    let mut y = F::load(sums);
+    if let Some(bias) = around.bias {
+        y = y.add(padded(&bias[column..column + n], 0.0));
+    }
+    y = match around.activation {
+        Activation::None => y,
+        Activation::GeluTanh => gelu_tanh_of(y),
+        Activation::GeluErf => gelu_erf_of(y),
+        Activation::Relu => F::splat(0.0).max(y),
+        Activation::Tanh => tanh(y),
+    };
+    if around.add {
+        y = padded::<F>(out, 0.0).add(y);
+    }
+    match out.as_mut_array() {
+        Some(out) => y.store(out),
+        None => {
+            let mut lanes = [0.0; LANES];
+            y.store(&mut lanes);
+            out.copy_from_slice(&lanes[..n]);
+        }
+    }
+}
+
 /// The 16 elements from `at` on, `rest` where there are fewer.
 #[inline(always)]
 fn padded<F: Lanes>(x: &[f32], rest: f32) -> F {
+    if let Some(x) = x.as_array() {
+        return F::load(x);
+    }
     let mut lanes = [rest; LANES];
     lanes[..x.len()].copy_from_slice(x);
     F::load(&lanes)
@@ -164,7 +212,7 @@ fn weight<F: Lanes>(x: F, highest: f32) -> F {
 }
 
 #[inline(always)]
-pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
+pub(crate) fn highest<F: Lanes>(x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut highest = F::splat(f32::NEG_INFINITY);
     for x in chunks {
@@ -172,7 +220,26 @@ pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
     }
     let mut lanes = [0.0; LANES];
     highest.max(padded(rest, f32::NEG_INFINITY)).store(&mut lanes);
-    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, math::max);
+    lanes.into_iter().fold(f32::NEG_INFINITY, math::max)
+}
+
+#[inline(always)]
+pub(crate) fn sum_exp<F: Lanes>(x: &[f32], highest: f32) -> f64 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut sums = F::wide_zero();
+    for x in chunks {
+        sums = exp(F::load(x).sub(F::splat(highest))).add_to(sums);
+    }
+    let mut lanes = F::wide_store(sums);
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(math::exp(x - highest));
+    }
+    lanes.into_iter().sum()
+}
+
+#[inline(always)]
+pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
+    let highest = highest::<F>(x);
 
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
     let mut sum = F::splat(0.0);
@@ -279,8 +346,118 @@ fn weigh<F: Lanes, const N: usize>(
     }
 }
 
+/// The scores of four queries over the positions that all of them see.
+#[inline(always)]
+fn score_four<F: Lanes, const N: usize>(
+    qs: &[&[f32]; TOGETHER],
+    keys: &[f32],
+    shape: &AttentionShape,
+    seen: usize,
+    scores: &mut [&mut [f32]; TOGETHER],
+) {
+    let qs: [[F; N]; TOGETHER] = [registers(qs[0]), registers(qs[1]), registers(qs[2]), registers(qs[3])];
+    for position in 0..seen {
+        let key = &keys[position * shape.kv_stride..][..N * LANES];
+        let products = [qs[0].dot(key), qs[1].dot(key), qs[2].dot(key), qs[3].dot(key)];
+        for (scores, sum) in scores.iter_mut().zip(F::fold4(products)) {
+            scores[position] = sum * shape.scale;
+        }
+    }
+}
+
+/// [`weigh`] for `Q` queries: over the positions that all of them see, then what each sees by itself.
+#[inline(always)]
+fn weigh_together<F: Lanes, const Q: usize, const N: usize>(
+    scores: &[&mut [f32]],
+    values: &[f32],
+    stride: usize,
+    inverses: &[f32],
+    at: usize,
+    outs: &mut [&mut [f32]],
+) {
+    let seen = scores[0].len();
+    let mut sums = [[F::splat(0.0); N]; Q];
+    for position in 0..seen {
+        let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
+        for i in 0..N {
+            let value = F::load(&values[i]);
+            for q in 0..Q {
+                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(value));
+            }
+        }
+    }
+    for q in 0..Q {
+        for position in seen..scores[q].len() {
+            let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
+            for i in 0..N {
+                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(F::load(&values[i])));
+            }
+        }
+        let (outs, _) = outs[q][at..].as_chunks_mut::<LANES>();
+        for (sum, out) in sums[q].iter().zip(outs) {
+            sum.mul(F::splat(inverses[q])).store(out);
+        }
+    }
+}
+
+/// Four queries of a head of `16 * N`, which share the loads of keys and values.
+#[inline(always)]
+fn attend_four<F: Lanes, const N: usize>(
+    qs: &[&[f32]; TOGETHER],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    scores: &mut [&mut [f32]; TOGETHER],
+    outs: &mut [&mut [f32]; TOGETHER],
+) {
+    let stride = shape.kv_stride;
+    let seen = scores[0].len();
+    score_four::<F, N>(qs, keys, shape, seen, scores);
+    let mut inverses = [0.0; TOGETHER];
+    for ((q, scores), inverse) in qs.iter().zip(scores.iter_mut()).zip(&mut inverses) {
+        let rest = &mut scores[seen..];
+        if !rest.is_empty() {
+            score(&registers::<F, N>(q), &keys[seen * stride..], stride, rest, shape.scale);
+        }
+        *inverse = 1.0 / exp_minus_max::<F>(scores);
+    }
+    if F::REGISTERS >= 16 {
+        weigh_together::<F, TOGETHER, N>(scores, values, stride, &inverses, 0, outs);
+    } else {
+        // Half the queries and 16 columns at a time fit the registers.
+        for (at, half) in (0..N).flat_map(|i| [(i, 0), (i, 2)]) {
+            let (scores, inverses) = (&scores[half..half + 2], &inverses[half..half + 2]);
+            let outs = &mut outs[half..half + 2];
+            weigh_together::<F, 2, 1>(scores, values, stride, inverses, at * LANES, outs);
+        }
+    }
+}
+
 #[inline(always)]
 pub(crate) fn attend<F: Lanes>(
+    qs: &[&[f32]],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    scores: &mut [&mut [f32]],
+    outs: &mut [&mut [f32]],
+) {
+    if let (Some(qs), Some(scores), Some(outs)) =
+        (qs.as_array::<TOGETHER>(), scores.as_mut_array(), outs.as_mut_array())
+    {
+        match shape.head_dim {
+            32 => return attend_four::<F, 2>(qs, keys, values, shape, scores, outs),
+            64 => return attend_four::<F, 4>(qs, keys, values, shape, scores, outs),
+            _ => {}
+        }
+    }
+    for ((q, scores), out) in qs.iter().zip(scores).zip(outs) {
+        attend_alone::<F>(q, keys, values, shape, scores, out);
+    }
+}
+
+#[inline(always)]
+fn attend_alone<F: Lanes>(
     q: &[f32],
     keys: &[f32],
     values: &[f32],
@@ -324,10 +501,14 @@ macro_rules! twins {
             fn gelu_tanh(x: &mut [f32]);
             fn gelu_erf(x: &mut [f32]);
             fn tanh_all(x: &mut [f32]);
+            fn finish(sums: &[f32; $crate::kernels::scalar::LANES], around: &$crate::kernels::Around<'_>,
+                column: usize, out: &mut [f32]);
             fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+            fn highest(x: &[f32]) -> f32;
+            fn sum_exp(x: &[f32], highest: f32) -> f64;
             fn exp_minus_max(x: &mut [f32]) -> f32;
-            fn attend(q: &[f32], keys: &[f32], values: &[f32], shape: &$crate::kernels::AttentionShape,
-                scores: &mut [f32], out: &mut [f32]);
+            fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::kernels::AttentionShape,
+                scores: &mut [&mut [f32]], outs: &mut [&mut [f32]]);
         }
     };
     (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {

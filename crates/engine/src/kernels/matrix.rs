@@ -9,7 +9,7 @@
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
 use super::quantised::Quantised;
-use super::{Activation, matmul, pack_columns, pack_row};
+use super::{Around, matmul, pack_columns, pack_row};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -186,6 +186,33 @@ impl MatrixQ8 {
         Ok(builder.finish())
     }
 
+    /// The rows of all `matrices`, one matrix below the other.
+    ///
+    /// # Panics
+    /// If there is none, if they differ in `cols`, or if 16 does not divide the rows of all but the last.
+    #[must_use]
+    pub fn stack(matrices: Vec<Self>) -> Self {
+        let mut matrices = matrices.into_iter();
+        let mut stacked = matrices.next().expect("a stack has a matrix");
+        for matrix in matrices {
+            assert!(
+                matrix.cols == stacked.cols && stacked.rows.is_multiple_of(PANEL),
+                "kernels: a matrix {} x {} below one of {} x {}",
+                matrix.rows,
+                matrix.cols,
+                stacked.rows,
+                stacked.cols
+            );
+            // A panel's tiles lie together, so whole panels follow each other.
+            stacked.rows += matrix.rows;
+            stacked.weights.reserve_exact(matrix.weights.len());
+            stacked.weights.extend(matrix.weights);
+            stacked.scales.reserve_exact(matrix.scales.len());
+            stacked.scales.extend(matrix.scales);
+        }
+        stacked
+    }
+
     /// Outputs of a product.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -212,21 +239,15 @@ impl MatrixQ8 {
     /// # Panics
     /// If a slice has the wrong size.
     pub fn matmul(&self, x: &[f32], bias: Option<&[f32]>, out: &mut [f32], pool: &dyn Pool) {
-        self.matmul_then(x, bias, Activation::None, out, pool);
+        self.matmul_with(x, &Around { bias, ..Around::default() }, out, pool);
     }
 
-    /// [`matmul`](Self::matmul) followed by `activation`, while the outputs are still in the nearest cache.
+    /// [`matmul`](Self::matmul) with what stands around it in a model, done while rows and outputs are still in the
+    /// nearest cache. The bits are those of one step after the other.
     ///
     /// # Panics
     /// If a slice has the wrong size.
-    pub fn matmul_then(
-        &self,
-        x: &[f32],
-        bias: Option<&[f32]>,
-        activation: Activation,
-        out: &mut [f32],
-        pool: &dyn Pool,
-    ) {
+    pub fn matmul_with(&self, x: &[f32], around: &Around<'_>, out: &mut [f32], pool: &dyn Pool) {
         if self.rows == 0 || self.cols == 0 {
             assert!(
                 x.is_empty() && out.is_empty(),
@@ -239,41 +260,38 @@ impl MatrixQ8 {
         let m = x.len() / self.cols;
         assert_eq!(x.len(), m * self.cols, "kernels: activations, as rows of {}", self.cols);
         assert_eq!(out.len(), m * self.rows, "kernels: outputs of {m} rows of {}", self.rows);
-        if let Some(bias) = bias {
+        if let Some(bias) = around.bias {
             assert_eq!(bias.len(), self.rows, "kernels: bias");
         }
-        self.product(Isa::active(), x, m, bias, activation, out, pool);
+        if let Some(norm) = around.norm {
+            assert!(
+                norm.weight.len() == self.cols && norm.bias.len() == self.cols,
+                "kernels: a LayerNorm of {} before a product with {} columns",
+                norm.weight.len(),
+                self.cols
+            );
+        }
+        self.product(Isa::active(), x, m, around, out, pool);
     }
 
     /// The product of sizes that are right, with `isa`.
-    #[expect(clippy::too_many_arguments, reason = "what `matmul_then` gets, checked, and two more")]
     pub(crate) fn product(
         &self,
         isa: Isa,
         x: &[f32],
         m: usize,
-        bias: Option<&[f32]>,
-        activation: Activation,
+        around: &Around<'_>,
         out: &mut [f32],
         pool: &dyn Pool,
     ) {
         let panels = self.rows.div_ceil(PANEL);
         let per_task = self.panels_per_task(m, pool.threads());
-        Quantised::with(isa, x, m, pool, |x| {
+        Quantised::with(isa, x, m, around.norm, pool, |x| {
             let out = Shared::new(out);
             pool.run(panels.div_ceil(per_task), &|task| {
                 let range = task * per_task..panels.min((task + 1) * per_task);
-                let columns = range.start * PANEL..self.rows.min(range.end * PANEL);
                 // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
-                unsafe { matmul(isa, self, x, range, &out) };
-                for row in 0..m {
-                    // SAFETY: as above.
-                    let out = unsafe { out.part(row * self.rows + columns.start, columns.len()) };
-                    if let Some(bias) = bias {
-                        super::add(out, &bias[columns.clone()]);
-                    }
-                    activation.apply_with(isa, out);
-                }
+                unsafe { matmul(isa, self, x, range, around, &out) };
             });
         });
     }
@@ -312,17 +330,22 @@ impl MatrixQ8 {
         (&self.weights[panel * n..][..n], &self.scales[panel * n..][..n])
     }
 
-    /// Writes the outputs of a panel for the activation row `m`.
+    /// Where the outputs of a panel for the activation row `m` lie.
     ///
     /// # Safety
     /// Nobody else uses the columns of `out` that belong to `panel`.
     #[inline(always)]
-    pub(crate) unsafe fn store(&self, panel: usize, m: usize, sums: &[f32; PANEL], out: &Shared<'_, f32>) {
+    #[expect(clippy::mut_from_ref, reason = "as for `Shared::part`")]
+    pub(crate) unsafe fn outputs<'a>(
+        &self,
+        panel: usize,
+        m: usize,
+        out: &'a Shared<'_, f32>,
+    ) -> (usize, &'a mut [f32]) {
         let column = panel * PANEL;
         let n = PANEL.min(self.rows - column);
         // SAFETY: these columns belong to `panel`.
-        let out = unsafe { out.part(m * self.rows + column, n) };
-        out.copy_from_slice(&sums[..n]);
+        (column, unsafe { out.part(m * self.rows + column, n) })
     }
 
     /// Panels of a task: a few tasks a thread, so that a thread that the system disturbs does not hold up the rest.

@@ -28,6 +28,8 @@ mod quantised;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+#[cfg(not(target_arch = "wasm32"))]
+mod team;
 
 pub use fingerprint::{FINGERPRINT, fingerprint};
 pub use isa::Isa;
@@ -37,8 +39,11 @@ use matrix::{PANEL, Tile};
 use pool::Shared;
 pub use pool::{Pool, SingleThread};
 use quantised::{Block, Quantised};
+use std::array::from_fn;
 use std::cell::Cell;
 use std::ops::Range;
+#[cfg(not(target_arch = "wasm32"))]
+pub use team::Team;
 
 /// Calls a kernel's twin for an instruction set.
 macro_rules! dispatch {
@@ -106,21 +111,33 @@ fn pack_columns(
     any(target_arch = "x86_64", target_arch = "aarch64"),
     expect(unused_unsafe, reason = "`dispatch` marks what its twins need itself")
 )]
-unsafe fn matmul(isa: Isa, matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+unsafe fn matmul(
+    isa: Isa,
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     // SAFETY: the caller's promise.
-    unsafe { dispatch!(isa, matmul / matmul_dot(matrix, x, panels, out)) }
+    unsafe { dispatch!(isa, matmul / matmul_dot(matrix, x, panels, around, out)) }
+}
+
+fn normalise(isa: Isa, x: &[f32], norm: Norm<'_>, out: &mut [f32]) {
+    let Norm { weight, bias, eps } = norm;
+    dispatch!(isa, layer_norm(x, weight, bias, eps, out))
 }
 
 fn attend(
     isa: Isa,
-    q: &[f32],
+    qs: &[&[f32]],
     keys: &[f32],
     values: &[f32],
     shape: &AttentionShape,
-    scores: &mut [f32],
-    out: &mut [f32],
+    scores: &mut [&mut [f32]],
+    outs: &mut [&mut [f32]],
 ) {
-    dispatch!(isa, attend(q, keys, values, shape, scores, out))
+    dispatch!(isa, attend(qs, keys, values, shape, scores, outs))
 }
 
 /// What follows a matrix product, element by element.
@@ -154,6 +171,30 @@ impl Activation {
             Self::Tanh => dispatch!(isa, tanh_all(x)),
         }
     }
+}
+
+/// A LayerNorm: see [`layer_norm`].
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// What each normalised element is multiplied with.
+    pub weight: &'a [f32],
+    /// What is added to it then.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// What stands around a matrix product in a model: `out = [out +] activation(norm(x) . w^T + bias)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// Normalises each row of `x` first.
+    pub norm: Option<Norm<'a>>,
+    /// One number an output.
+    pub bias: Option<&'a [f32]>,
+    /// What follows.
+    pub activation: Activation,
+    /// Whether the outcome is added to what `out` holds, as to a residual stream, rather than replace it.
+    pub add: bool,
 }
 
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, in place: GPT-2's `gelu_new`.
@@ -201,14 +242,55 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [
     assert!(x.len().is_multiple_of(n), "kernels: {} activations, as rows of {n}", x.len());
     let isa = Isa::active();
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-        dispatch!(isa, layer_norm(x, weight, bias, eps, out));
+        normalise(isa, x, Norm { weight, bias, eps }, out);
     }
+}
+
+/// [`layer_norm`] of every row, in place; rows are shared among the pool's threads.
+///
+/// # Panics
+/// If a slice has the wrong size.
+pub fn layer_norm_in_place(x: &mut [f32], norm: Norm<'_>, pool: &dyn Pool) {
+    /// Rows of a task.
+    const ROWS: usize = 16;
+    let n = norm.weight.len();
+    assert_eq!(norm.bias.len(), n, "kernels: bias of a LayerNorm");
+    if n == 0 {
+        return;
+    }
+    assert!(x.len().is_multiple_of(n), "kernels: {} activations, as rows of {n}", x.len());
+    let (isa, rows) = (Isa::active(), x.len() / n);
+    let x = Shared::new(x);
+    pool.run(rows.div_ceil(ROWS), &|task| {
+        quantised::with_row(n, |normed| {
+            for row in task * ROWS..rows.min((task + 1) * ROWS) {
+                // SAFETY: a row belongs to one task.
+                let x = unsafe { x.part(row * n, n) };
+                normalise(isa, x, norm, normed);
+                x.copy_from_slice(normed);
+            }
+        });
+    });
 }
 
 /// `exp(x - max(x)) / sum`, in place; 0 where `x` is more than 64 below the maximum. An empty row stays empty.
 pub fn softmax(row: &mut [f32]) {
     let inverse = 1.0 / dispatch!(Isa::active(), exp_minus_max(row));
     row.iter_mut().for_each(|x| *x *= inverse);
+}
+
+/// The largest element; that of nothing is minus infinity. Where there is a NaN, anything may come out.
+#[must_use]
+pub fn highest(x: &[f32]) -> f32 {
+    dispatch!(Isa::active(), highest(x))
+}
+
+/// The sum of `exp(x - highest)`, in f64.
+///
+/// NaN exactly if an element is NaN or the difference of two infinities.
+#[must_use]
+pub fn sum_exp(x: &[f32], highest: f32) -> f64 {
+    dispatch!(Isa::active(), sum_exp(x, highest))
 }
 
 /// Which positions a query sees.
@@ -297,31 +379,45 @@ pub fn attention(
     let out = Shared::new(out);
     let tasks = if pool.threads() > 1 && queries * positions * width >= ATTENTION_TASK { heads } else { 1 };
     pool.run(tasks, &|task| {
-        let mut scores = SCORES.take();
+        let mut scratch = SCORES.take();
+        scratch.resize(TOGETHER * positions, 0.0);
         for head in task * heads / tasks..(task + 1) * heads / tasks {
             let at = head * head_dim;
-            for query in 0..queries {
-                let visible = shape.mask.visible(query);
+            for first in (0..queries).step_by(TOGETHER) {
+                let n = TOGETHER.min(queries - first);
+                let visible: [usize; TOGETHER] = from_fn(|i| shape.mask.visible(first + i.min(n - 1)));
+                let mut rest = scratch.as_mut_slice();
+                let mut scores: [&mut [f32]; TOGETHER] = from_fn(|i| {
+                    let (own, others) = std::mem::take(&mut rest).split_at_mut(visible[i]);
+                    rest = others;
+                    own
+                });
                 // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
-                let out = unsafe { out.part(query * width + at, head_dim) };
-                if visible == 0 {
-                    out.fill(0.0);
+                let out = |i: usize| unsafe {
+                    out.part((first + i.min(n - 1)) * width + at, if i < n { head_dim } else { 0 })
+                };
+                let mut outs: [&mut [f32]; TOGETHER] = from_fn(out);
+                if visible[0] == 0 {
+                    outs.iter_mut().for_each(|out| out.fill(0.0));
                     continue;
                 }
-                scores.resize(visible, 0.0);
-                let q = &q[query * q_stride + at..][..head_dim];
-                attend(isa, q, &keys[at..], &values[at..], shape, &mut scores, out);
+                let qs: [&[f32]; TOGETHER] =
+                    from_fn(|i| &q[(first + i.min(n - 1)) * q_stride + at..][..head_dim]);
+                attend(isa, &qs[..n], &keys[at..], &values[at..], shape, &mut scores[..n], &mut outs[..n]);
             }
         }
-        SCORES.set(scores);
+        SCORES.set(scratch);
     });
 }
+
+/// Queries of a head that are worked on together.
+pub(crate) const TOGETHER: usize = 4;
 
 /// Below this many products an attention stays on the caller's thread.
 const ATTENTION_TASK: usize = 64 * 1024;
 
 thread_local! {
-    /// Scores of one query, kept between calls.
+    /// Scores of the queries at work, kept between calls.
     static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 

@@ -8,6 +8,7 @@
 //! 3. Elsewhere `smull` and `smlal` add the products of two groups in 16 bits (at most `2 * 127 * 127 = 32258`), and
 //!    `sadalp` adds neighbours to 32-bit lanes, two a row, which are added once a block.
 
+use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{F16_BIAS, MatrixQ8, PANEL, Tile};
@@ -22,9 +23,15 @@ use std::ops::Range;
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "neon")]
-pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+pub(crate) unsafe fn matmul(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     // SAFETY: the caller's promise; no dot-product instruction.
-    unsafe { matmul_with::<false>(matrix, x, panels, out) }
+    unsafe { matmul_with::<false>(matrix, x, panels, around, out) }
 }
 
 /// [`matmul`] with the dot-product instruction.
@@ -36,10 +43,11 @@ pub(crate) unsafe fn matmul_dot(
     matrix: &MatrixQ8,
     x: &Quantised,
     panels: Range<usize>,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     // SAFETY: the caller's promise; this function enables the dot-product instruction.
-    unsafe { matmul_with::<true>(matrix, x, panels, out) }
+    unsafe { matmul_with::<true>(matrix, x, panels, around, out) }
 }
 
 /// # Safety
@@ -49,6 +57,7 @@ unsafe fn matmul_with<const DOT: bool>(
     matrix: &MatrixQ8,
     x: &Quantised,
     panels: Range<usize>,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     for panel in panels {
@@ -56,10 +65,10 @@ unsafe fn matmul_with<const DOT: bool>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<1, DOT>(matrix, x, panel, first, out),
-                    2 => rows::<2, DOT>(matrix, x, panel, first, out),
-                    3 => rows::<3, DOT>(matrix, x, panel, first, out),
-                    _ => rows::<4, DOT>(matrix, x, panel, first, out),
+                    1 => rows::<1, DOT>(matrix, x, panel, first, around, out),
+                    2 => rows::<2, DOT>(matrix, x, panel, first, around, out),
+                    3 => rows::<3, DOT>(matrix, x, panel, first, around, out),
+                    _ => rows::<4, DOT>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -76,6 +85,7 @@ unsafe fn rows<const M: usize, const DOT: bool>(
     x: &Quantised,
     panel: usize,
     first: usize,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     let (tiles, scales) = matrix.panel(panel);
@@ -102,7 +112,9 @@ unsafe fn rows<const M: usize, const DOT: bool>(
         let mut lanes = [0.0; PANEL];
         F32x16(sums).store(&mut lanes);
         // SAFETY: the caller gave us the panel alone.
-        unsafe { matrix.store(panel, first + m, &lanes, out) };
+        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
+        // SAFETY: NEON is part of every aarch64.
+        unsafe { finish(&lanes, around, column, out) };
     }
 }
 
@@ -213,6 +225,36 @@ impl F32x16 {
 
 impl Lanes for F32x16 {
     const KEPT: usize = 4;
+    const REGISTERS: usize = 8;
+    type Wide = [float64x2_t; 8];
+
+    #[inline(always)]
+    fn wide_zero() -> Self::Wide {
+        // SAFETY: see above.
+        [unsafe { vdupq_n_f64(0.0) }; 8]
+    }
+
+    #[inline(always)]
+    fn add_to(self, mut sums: Self::Wide) -> Self::Wide {
+        for (four, sums) in self.0.into_iter().zip(sums.as_chunks_mut::<2>().0) {
+            // SAFETY: see above.
+            unsafe {
+                sums[0] = vaddq_f64(sums[0], vcvt_f64_f32(vget_low_f32(four)));
+                sums[1] = vaddq_f64(sums[1], vcvt_high_f64_f32(four));
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn wide_store(sums: Self::Wide) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (lanes, sums) in lanes.as_chunks_mut::<2>().0.iter_mut().zip(sums) {
+            // SAFETY: see above; the array is of 2 elements.
+            unsafe { vst1q_f64(lanes.as_mut_ptr(), sums) };
+        }
+        lanes
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

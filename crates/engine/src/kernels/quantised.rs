@@ -3,7 +3,7 @@
 use super::isa::Isa;
 use super::matrix::BLOCK;
 use super::pool::{Pool, Shared};
-use super::quantise;
+use super::{Norm, normalise, quantise};
 use std::cell::Cell;
 
 /// 32 activations: `scale * q`.
@@ -44,20 +44,37 @@ pub(crate) struct Quantised {
 const ALONE: usize = 512;
 
 thread_local! {
+    /// A row after its norm.
+    static NORMED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// The scratch of the last product, taken while one runs, so that a pool may run another one on the same thread.
     static SCRATCH: Cell<Option<Box<Quantised>>> = const { Cell::new(None) };
 }
 
+/// Lends `then` the thread's scratch for a row of `n`.
+pub(crate) fn with_row(n: usize, then: impl FnOnce(&mut [f32])) {
+    let mut row = NORMED.take();
+    row.resize(n, 0.0);
+    then(&mut row);
+    NORMED.set(row);
+}
+
 impl Quantised {
-    /// Quantises `x`: `(rows, cols)`, and hands it to `then`.
-    pub(crate) fn with(isa: Isa, x: &[f32], rows: usize, pool: &dyn Pool, then: impl FnOnce(&Self)) {
+    /// Quantises `x`: `(rows, cols)`, after `norm` if there is one, and hands it to `then`.
+    pub(crate) fn with(
+        isa: Isa,
+        x: &[f32],
+        rows: usize,
+        norm: Option<Norm<'_>>,
+        pool: &dyn Pool,
+        then: impl FnOnce(&Self),
+    ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        scratch.fill(isa, x, rows, pool);
+        scratch.fill(isa, x, rows, norm, pool);
         then(&scratch);
         SCRATCH.set(Some(scratch));
     }
 
-    fn fill(&mut self, isa: Isa, x: &[f32], rows: usize, pool: &dyn Pool) {
+    fn fill(&mut self, isa: Isa, x: &[f32], rows: usize, norm: Option<Norm<'_>>, pool: &dyn Pool) {
         let together = isa.rows_together();
         let cols = x.len().checked_div(rows).unwrap_or(0);
         let row_blocks = cols / BLOCK;
@@ -69,9 +86,17 @@ impl Quantised {
             let n = together.min(rows - first);
             // SAFETY: groups do not overlap, and each is filled once.
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
-            for (m, x) in x[first * cols..(first + n) * cols].chunks_exact(cols).enumerate() {
-                quantise(isa, x, &mut blocks[m..], n);
-            }
+            let x = x[first * cols..(first + n) * cols].chunks_exact(cols);
+            let Some(norm) = norm else {
+                x.enumerate().for_each(|(m, x)| quantise(isa, x, &mut blocks[m..], n));
+                return;
+            };
+            with_row(cols, |normed| {
+                for (m, x) in x.enumerate() {
+                    normalise(isa, x, norm, normed);
+                    quantise(isa, normed, &mut blocks[m..], n);
+                }
+            });
         };
         let groups = rows.div_ceil(together);
         if groups > 1 && pool.threads() > 1 && rows * row_blocks >= ALONE {

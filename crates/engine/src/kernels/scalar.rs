@@ -9,12 +9,13 @@
 //!   NEON and WebAssembly hold the lanes.
 //! - Multiply and add round separately; division and square root are IEEE's.
 
-use super::AttentionShape;
+use super::Around;
 use super::math::{self, exp, max};
 use super::matrix::{BLOCK, MatrixQ8, PANEL, f32_from_f16};
 pub(crate) use super::pack::{columns as pack_columns, row as pack_row};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
+use super::{Activation, AttentionShape};
 use std::ops::Range;
 
 /// Virtual lanes of every sum that is no matrix product.
@@ -95,7 +96,13 @@ pub(crate) fn tanh_all(x: &mut [f32]) {
 ///
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
-pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+pub(crate) unsafe fn matmul(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     for panel in panels {
         let (tiles, scales) = matrix.panel(panel);
         for first in (0..x.rows).step_by(x.together) {
@@ -111,9 +118,25 @@ pub(crate) unsafe fn matmul(matrix: &MatrixQ8, x: &Quantised, panels: Range<usiz
                     }
                 }
                 // SAFETY: the caller gave us the panel alone.
-                unsafe { matrix.store(panel, first + m, &sums, out) };
+                let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
+                finish(&sums, around, column, out);
             }
         }
+    }
+}
+
+/// What follows a product: `out` takes the outputs of a panel whose first column is `column`.
+pub(crate) fn finish(sums: &[f32; LANES], around: &Around<'_>, column: usize, out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let y = around.bias.map_or(sums[i], |bias| sums[i] + bias[column + i]);
+        let y = match around.activation {
+            Activation::None => y,
+            Activation::GeluTanh => math::gelu_tanh(y),
+            Activation::GeluErf => math::gelu_erf(y),
+            Activation::Relu => max(0.0, y),
+            Activation::Tanh => math::tanh(y),
+        };
+        *out = if around.add { *out + y } else { y };
     }
 }
 
@@ -128,13 +151,27 @@ pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out:
     }
 }
 
-/// `x` becomes `exp(x - max(x))`, or 0 where that is below `exp(NEGLIGIBLE)`; returns the sum.
-pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
+/// The largest element; that of nothing is minus infinity.
+pub(crate) fn highest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for (i, x) in x.iter().enumerate() {
         lanes[i % LANES] = max(lanes[i % LANES], *x);
     }
-    let highest = lanes.into_iter().fold(f32::NEG_INFINITY, max);
+    lanes.into_iter().fold(f32::NEG_INFINITY, max)
+}
+
+/// The sum of `exp(x - highest)`: each term in f32, the sums of the virtual lanes in f64, and these in order.
+pub(crate) fn sum_exp(x: &[f32], highest: f32) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for (i, x) in x.iter().enumerate() {
+        lanes[i % LANES] += f64::from(exp(x - highest));
+    }
+    lanes.into_iter().sum()
+}
+
+/// `x` becomes `exp(x - max(x))`, or 0 where that is below `exp(NEGLIGIBLE)`; returns the sum.
+pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
+    let highest = highest(x);
     for x in x.iter_mut() {
         let below = *x - highest;
         *x = if below < NEGLIGIBLE { 0.0 } else { exp(below) };
@@ -142,30 +179,33 @@ pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
     sum(x.len(), |i| x[i])
 }
 
-/// One query of one head: `out = softmax(q . k * scale) . v` over `scores.len()` positions; `scores` is scratch.
+/// Queries of one head: `out = softmax(q . k * scale) . v` for each, over as many positions as it has room for scores, which
+/// are scratch. A later query sees at least as many as those before it.
 ///
 /// The weights of the values are `exp(score - max)`; their sum divides the result once, at the end.
 pub(crate) fn attend(
-    q: &[f32],
+    qs: &[&[f32]],
     keys: &[f32],
     values: &[f32],
     shape: &AttentionShape,
-    scores: &mut [f32],
-    out: &mut [f32],
+    scores: &mut [&mut [f32]],
+    outs: &mut [&mut [f32]],
 ) {
-    for (position, score) in scores.iter_mut().enumerate() {
-        let key = &keys[position * shape.kv_stride..][..q.len()];
-        *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;
-    }
-    let inverse = 1.0 / exp_minus_max(scores);
-    out.fill(0.0);
-    for (position, score) in scores.iter().enumerate() {
-        let value = &values[position * shape.kv_stride..][..q.len()];
-        for (out, value) in out.iter_mut().zip(value) {
-            *out += score * value;
+    for ((q, scores), out) in qs.iter().zip(scores).zip(outs) {
+        for (position, score) in scores.iter_mut().enumerate() {
+            let key = &keys[position * shape.kv_stride..][..q.len()];
+            *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;
         }
-    }
-    for out in out {
-        *out *= inverse;
+        let inverse = 1.0 / exp_minus_max(scores);
+        out.fill(0.0);
+        for (position, score) in scores.iter().enumerate() {
+            let value = &values[position * shape.kv_stride..][..q.len()];
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += score * value;
+            }
+        }
+        for out in out.iter_mut() {
+            *out *= inverse;
+        }
     }
 }

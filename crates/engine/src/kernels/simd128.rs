@@ -19,6 +19,7 @@
 //!
 //! Activations are stored in the form that each of these loads with one broadcast.
 
+use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, F16_BIAS, MatrixQ8, PANEL};
@@ -234,11 +235,17 @@ impl Dot for Signed8 {
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[inline(always)]
-unsafe fn matmul_with<D: Dot>(matrix: &MatrixQ8, x: &Quantised, panels: Range<usize>, out: &Shared<'_, f32>) {
+unsafe fn matmul_with<D: Dot>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     let mut panels = panels;
     while x.rows == 1 && panels.len() >= SIDE_BY_SIDE {
         // SAFETY: the caller's promise.
-        unsafe { rows::<D, 1, 4, SIDE_BY_SIDE>(matrix, x, panels.start, 0, out) };
+        unsafe { rows::<D, 1, 4, SIDE_BY_SIDE>(matrix, x, panels.start, 0, around, out) };
         panels.start += SIDE_BY_SIDE;
     }
     for panel in panels {
@@ -246,10 +253,10 @@ unsafe fn matmul_with<D: Dot>(matrix: &MatrixQ8, x: &Quantised, panels: Range<us
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<D, 1, 4, 1>(matrix, x, panel, first, out),
-                    2 => rows::<D, 2, 2, 1>(matrix, x, panel, first, out),
-                    3 => rows::<D, 3, 2, 1>(matrix, x, panel, first, out),
-                    _ => rows::<D, 4, 2, 1>(matrix, x, panel, first, out),
+                    1 => rows::<D, 1, 4, 1>(matrix, x, panel, first, around, out),
+                    2 => rows::<D, 2, 2, 1>(matrix, x, panel, first, around, out),
+                    3 => rows::<D, 3, 2, 1>(matrix, x, panel, first, around, out),
+                    _ => rows::<D, 4, 2, 1>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -272,6 +279,7 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize, const P: usize>(
     x: &Quantised,
     panel: usize,
     first: usize,
+    around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     let panels: [_; P] = from_fn(|p| matrix.panel(panel + p));
@@ -314,7 +322,8 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize, const P: usize>(
             let mut lanes = [0.0; PANEL];
             F32x16([a[m], b[m], c[m], d[m]]).store(&mut lanes);
             // SAFETY: the caller gave us the panels alone.
-            unsafe { matrix.store(panel + p, first + m, &lanes, out) };
+            let (column, out) = unsafe { matrix.outputs(panel + p, first + m, out) };
+            twin::finish(&lanes, around, column, out);
         }
     }
 }
@@ -352,10 +361,11 @@ macro_rules! way {
                 matrix: &MatrixQ8,
                 x: &Quantised,
                 panels: Range<usize>,
+                around: &Around<'_>,
                 out: &Shared<'_, f32>,
             ) {
                 // SAFETY: the caller's promise.
-                unsafe { matmul_with::<$dot>(matrix, x, panels, out) }
+                unsafe { matmul_with::<$dot>(matrix, x, panels, around, out) }
             }
 
             pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
@@ -390,6 +400,33 @@ impl F32x16 {
 
 impl Lanes for F32x16 {
     const KEPT: usize = 2;
+    const REGISTERS: usize = 4;
+    type Wide = [v128; 8];
+
+    #[inline(always)]
+    fn wide_zero() -> Self::Wide {
+        [f64x2_splat(0.0); 8]
+    }
+
+    #[inline(always)]
+    fn add_to(self, mut sums: Self::Wide) -> Self::Wide {
+        for (four, sums) in self.0.into_iter().zip(sums.as_chunks_mut::<2>().0) {
+            let high = i32x4_shuffle::<2, 3, 2, 3>(four, four);
+            sums[0] = f64x2_add(sums[0], f64x2_promote_low_f32x4(four));
+            sums[1] = f64x2_add(sums[1], f64x2_promote_low_f32x4(high));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn wide_store(sums: Self::Wide) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (lanes, sums) in lanes.as_chunks_mut::<2>().0.iter_mut().zip(sums) {
+            // SAFETY: the array has the 16 bytes of a register.
+            unsafe { v128_store(lanes.as_mut_ptr().cast(), sums) };
+        }
+        lanes
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

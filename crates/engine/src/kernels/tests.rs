@@ -43,7 +43,8 @@ impl Pool for Two {
 fn product(isa: Isa, matrix: &MatrixQ8, x: &[f32], m: usize, pool: &dyn Pool) -> Vec<f32> {
     let mut out = vec![f32::NAN; m * matrix.rows()];
     let bias = numbers(5, matrix.rows());
-    matrix.product(isa, x, m, Some(&bias), Activation::GeluTanh, &mut out, pool);
+    let around = Around { bias: Some(&bias), activation: Activation::GeluTanh, ..Around::default() };
+    matrix.product(isa, x, m, &around, &mut out, pool);
     out
 }
 
@@ -55,6 +56,38 @@ proptest! {
         let matrix = MatrixQ8::from_f32(rows, blocks * 32, &numbers(seed, rows * blocks * 32)).unwrap();
         let x = numbers(seed ^ 1, m * blocks * 32);
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
+    }
+
+    #[test]
+    fn what_stands_around_a_product_is_one_step_after_the_other(
+        m in 1_usize..12, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
+    ) {
+        let cols = blocks * 32;
+        let matrix = MatrixQ8::from_f32(rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let (x, before) = (numbers(seed ^ 1, m * cols), numbers(seed ^ 2, m * rows));
+        let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
+        let norm = Norm { weight: &weight, bias: &shift, eps: 1e-5 };
+        for activation in [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Tanh] {
+            let around = Around { norm: Some(norm), bias: Some(&bias), activation, add };
+            let mut normed = vec![0.0; m * cols];
+            for (x, out) in x.chunks(cols).zip(normed.chunks_mut(cols)) {
+                normalise(Isa::Scalar, x, norm, out);
+            }
+            let mut expected = vec![0.0; m * rows];
+            matrix.product(Isa::Scalar, &normed, m, &Around::default(), &mut expected, &SingleThread);
+            expected.chunks_mut(rows).for_each(|row| super::add(row, &bias));
+            activation.apply_with(Isa::Scalar, &mut expected);
+            if add {
+                super::add(&mut expected, &before);
+            }
+            for isa in Isa::available() {
+                for pool in [&SingleThread as &dyn Pool, &Two] {
+                    let mut out = before.clone();
+                    matrix.product(isa, &x, m, &around, &mut out, pool);
+                    same(&out, &expected, &format!("{isa:?}, {activation:?}"));
+                }
+            }
+        }
     }
 
     #[test]
@@ -121,18 +154,38 @@ proptest! {
     }
 
     #[test]
-    fn attentions_agree(head_dim in 1_usize..80, len in 1_usize..40, seed: u64) {
-        let kv_stride = head_dim + seed as usize % 5;
-        let (q, keys, values) =
-            (numbers(seed, head_dim), numbers(seed ^ 1, len * kv_stride), numbers(seed ^ 2, len * kv_stride));
-        let shape = AttentionShape {
-            heads: 1, head_dim, queries: 1, q_stride: head_dim, kv_stride, scale: 0.3, mask: Mask::Full { len },
-        };
+    fn sums_over_a_vocabulary_agree(n in 0_usize..100, seed: u64, spread in 0.01_f32..60.0) {
+        let x: Vec<f32> = numbers(seed, n).iter().map(|x| x * spread).collect();
         twins_agree(|isa| {
-            let (mut scores, mut out) = (vec![0.0; len], vec![0.0; head_dim]);
-            attend(isa, &q, &keys, &values, &shape, &mut scores, &mut out);
-            out
+            let highest = dispatch!(isa, highest(&x));
+            let sum: f64 = dispatch!(isa, sum_exp(&x, highest));
+            // Both halves of the sum's bits, each as an f32 that holds it exactly.
+            let bits = sum.to_bits();
+            (0..4).map(|i| (bits >> (16 * i) & 0xffff) as f32).chain([highest]).collect()
         });
+    }
+
+    #[test]
+    fn attentions_agree(
+        head_dim in prop_oneof![1_usize..80, Just(32), Just(64)], queries in 1_usize..=4, past in 0_usize..40, seed: u64,
+    ) {
+        let (len, kv_stride) = (past + queries, head_dim + seed as usize % 5);
+        let (q, keys, values) =
+            (numbers(seed, queries * head_dim), numbers(seed ^ 1, len * kv_stride), numbers(seed ^ 2, len * kv_stride));
+        for mask in [Mask::Full { len }, Mask::Causal { past }] {
+            let shape = AttentionShape {
+                heads: 1, head_dim, queries, q_stride: head_dim, kv_stride, scale: 0.3, mask,
+            };
+            let qs: Vec<&[f32]> = q.chunks(head_dim).collect();
+            twins_agree(|isa| {
+                let mut scores: Vec<Vec<f32>> = (0..queries).map(|i| vec![0.0; mask.visible(i)]).collect();
+                let mut scores: Vec<&mut [f32]> = scores.iter_mut().map(Vec::as_mut_slice).collect();
+                let mut out = vec![0.0; queries * head_dim];
+                let mut outs: Vec<&mut [f32]> = out.chunks_mut(head_dim).collect();
+                attend(isa, &qs, &keys, &values, &shape, &mut scores, &mut outs);
+                out
+            });
+        }
     }
 }
 
@@ -187,6 +240,23 @@ fn a_product_with_ones_is_checkable_by_hand() {
     matrix.matmul(&[127.0; 64], Some(&[0.5, -1.0]), &mut out, &SingleThread);
     let scale_of_one = 127.0 * f32::from(127_i8) * 32.0 * matrix::f32_from_f16(0x2008);
     assert_eq!(out, [2.0 * scale_of_one + 0.5, 127.0 * counted.iter().sum::<f32>() - 1.0]);
+}
+
+#[test]
+fn a_stack_has_the_rows_of_its_parts() {
+    let cols = 64;
+    let weights = numbers(3, 37 * cols);
+    let whole = MatrixQ8::from_f32(37, cols, &weights).unwrap();
+    let part = |rows: Range<usize>| {
+        MatrixQ8::from_f32(rows.len(), cols, &weights[rows.start * cols..rows.end * cols]).unwrap()
+    };
+    let stacked = MatrixQ8::stack(vec![part(0..16), part(16..32), part(32..37)]);
+    let x = numbers(4, 3 * cols);
+    same(
+        &product(Isa::active(), &stacked, &x, 3, &SingleThread),
+        &product(Isa::active(), &whole, &x, 3, &SingleThread),
+        "stacked",
+    );
 }
 
 #[test]

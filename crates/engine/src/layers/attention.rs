@@ -74,42 +74,33 @@ pub fn cached_attention(
     })?)
 }
 
-/// Attention of every text of a batch over itself.
+/// Attention of every text of a batch over itself, its scores multiplied with `1/sqrt(head_dim)`.
 ///
-/// `q`, `k`, `v`: `(rows, width)`; `lengths`: the rows of each text. Gives `(rows, width)`.
+/// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side; `lengths`: the rows of each text. Gives
+/// `(rows, width)`.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
-pub fn full_attention(
-    qkv: [&Tensor; 3],
-    lengths: &[usize],
-    heads: usize,
-    scale: f32,
-    pool: &dyn Pool,
-) -> Result<Tensor> {
-    let (rows, width) = qkv[0].dims2()?;
-    Ok(op::map3(qkv, "full_attention", (rows, width), |q, k, v, out| {
-        let mut start = 0;
+pub fn full_attention(qkv: &Tensor, lengths: &[usize], heads: usize, pool: &dyn Pool) -> Result<Tensor> {
+    let (rows, columns) = qkv.dims2()?;
+    let width = columns / 3;
+    let head_dim = width / heads;
+    Ok(op::map(qkv, "full_attention", (rows, width), |qkv, out| {
+        let (mut qkv, mut out) = (qkv, out);
         for &len in lengths {
-            let range = start * width..(start + len) * width;
+            let (own, rest) = qkv.split_at(len * columns);
+            let (own_out, rest_out) = out.split_at_mut(len * width);
+            (qkv, out) = (rest, rest_out);
             let shape = AttentionShape {
                 heads,
-                head_dim: width / heads,
+                head_dim,
                 queries: len,
-                q_stride: width,
-                kv_stride: width,
-                scale,
+                q_stride: columns,
+                kv_stride: columns,
+                scale: 1.0 / (head_dim as f32).sqrt(),
                 mask: Mask::Full { len },
             };
-            kernels::attention(
-                &q[range.clone()],
-                &k[range.clone()],
-                &v[range.clone()],
-                &shape,
-                &mut out[range],
-                pool,
-            );
-            start += len;
+            kernels::attention(own, &own[width..], &own[2 * width..], &shape, own_out, pool);
         }
     })?)
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::op;
+use super::{LayerNorm, op};
 use crate::{
     error::Result,
-    kernels::{Activation, MatrixQ8, Pool},
+    kernels::{self, Activation, Around, MatrixQ8, Pool},
 };
 
 /// A weight matrix `(out, in)`, in one of the forms that weights are kept in.
@@ -25,6 +25,25 @@ impl Matrix {
     /// [`crate::Error::Tensor`] if `data` has another size.
     pub fn from_f32(rows: usize, cols: usize, data: Vec<f32>) -> Result<Matrix> {
         Ok(Matrix::F32(Tensor::from_vec(data, (rows, cols), &Device::Cpu)?))
+    }
+
+    /// The rows of all `matrices`, one matrix below the other; they are kept in the same form.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] if the forms or the inputs differ.
+    pub fn stack(matrices: Vec<Matrix>) -> Result<Matrix> {
+        let (mut f32s, mut q8s) = (Vec::new(), Vec::new());
+        for matrix in matrices {
+            match matrix {
+                Matrix::F32(tensor) => f32s.push(tensor),
+                Matrix::Q8(matrix) => q8s.push(matrix),
+            }
+        }
+        match (f32s.as_slice(), q8s.as_slice()) {
+            (f32s, []) => Ok(Matrix::F32(Tensor::cat(f32s, 0)?)),
+            ([], _) => Ok(Matrix::Q8(MatrixQ8::stack(q8s))),
+            _ => Err(candle_core::Error::Msg("stack: expected matrices of one form".into()).into()),
+        }
     }
 
     /// Outputs and inputs.
@@ -79,20 +98,91 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.
     pub fn forward(&self, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
+        self.forward_after(None, x, pool)
+    }
+
+    /// The layer on the normalised rows of `x`: `forward(norm.forward(x))` without a trip through memory.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] if the shapes do not fit.
+    pub fn forward_normed(&self, norm: &LayerNorm, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
+        self.forward_after(Some(norm), x, pool)
+    }
+
+    /// `residual += forward(x)`, in place: `residual` is `(rows, out)`, and nobody else holds it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] if the shapes do not fit.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor, pool: &dyn Pool) -> Result<()> {
+        match &*self.weight {
+            Matrix::Q8(matrix) => {
+                let around = Around { add: true, ..self.around(None) };
+                op::update(residual, x, "linear_q8", |out, x| matrix.matmul_with(x, &around, out, pool))?;
+            }
+            Matrix::F32(_) => {
+                op::update(residual, &self.forward(x, pool)?, "add", kernels::add)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `forward_normed` into memory that is kept between calls: `out` becomes `(rows, out)`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`] if the shapes do not fit.
+    pub fn forward_into(
+        &self,
+        norm: &LayerNorm,
+        x: &Tensor,
+        out: &mut Vec<f32>,
+        pool: &dyn Pool,
+    ) -> Result<()> {
         let rows = x.dims2()?.0;
         match &*self.weight {
-            Matrix::Q8(matrix) => Ok(op::map(x, "linear_q8", (rows, matrix.rows()), |x, out| {
-                matrix.matmul_then(x, self.bias.as_deref(), self.activation, out, pool);
-            })?),
+            Matrix::Q8(matrix) => {
+                out.resize(rows * matrix.rows(), 0.0);
+                let around = self.around(Some(norm));
+                op::read(x, "linear_q8", |x| matrix.matmul_with(x, &around, out, pool))?;
+            }
+            Matrix::F32(_) => {
+                out.clear();
+                let product = self.forward_after(Some(norm), x, pool)?;
+                op::read(&product, "linear", |product| out.extend_from_slice(product))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn around<'a>(&'a self, norm: Option<&'a LayerNorm>) -> Around<'a> {
+        Around {
+            norm: norm.map(LayerNorm::kernel),
+            bias: self.bias.as_deref(),
+            activation: self.activation,
+            add: false,
+        }
+    }
+
+    fn forward_after(&self, norm: Option<&LayerNorm>, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
+        let rows = x.dims2()?.0;
+        match &*self.weight {
+            Matrix::Q8(matrix) => {
+                let around = self.around(norm);
+                Ok(op::map(x, "linear_q8", (rows, matrix.rows()), |x, out| {
+                    matrix.matmul_with(x, &around, out, pool);
+                })?)
+            }
             Matrix::F32(weight) => {
-                let product = x.matmul(&weight.t()?)?;
+                let product = match norm {
+                    Some(norm) => norm.forward(x)?.matmul(&weight.t()?)?,
+                    None => x.matmul(&weight.t()?)?,
+                };
                 if self.bias.is_none() && self.activation == Activation::None {
                     return Ok(product);
                 }
                 Ok(op::map(&product, "bias_activation", product.shape().clone(), |x, out| {
                     out.copy_from_slice(x);
                     if let Some(bias) = &self.bias {
-                        out.chunks_exact_mut(bias.len()).for_each(|row| crate::kernels::add(row, bias));
+                        out.chunks_exact_mut(bias.len()).for_each(|row| kernels::add(row, bias));
                     }
                     self.activation.apply(out);
                 })?)

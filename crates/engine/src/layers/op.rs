@@ -1,9 +1,11 @@
 //! From candle tensors to the slices that kernels work on, and back.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
 
 /// A kernel over one contiguous f32 tensor; the result's shape is given with it.
-pub(super) struct Map<F> {
+struct Map<F> {
     name: &'static str,
     shape: Shape,
     kernel: F,
@@ -19,14 +21,67 @@ pub(super) fn map(
     x.apply_op1_no_bwd(&Map { name, shape: shape.into(), kernel })
 }
 
-/// Runs `kernel(a, b, c, output)` on the CPU; the output has `shape` and begins as zeros.
-pub(super) fn map3(
-    [a, b, c]: [&Tensor; 3],
+/// A kernel that changes its first tensor.
+struct Update<F> {
     name: &'static str,
-    shape: impl Into<Shape>,
-    kernel: impl Fn(&[f32], &[f32], &[f32], &mut [f32]),
-) -> Result<Tensor> {
-    a.apply_op3_no_bwd(b, c, &Map { name, shape: shape.into(), kernel })
+    /// Taken by the one call.
+    kernel: Cell<Option<F>>,
+}
+
+/// Runs `kernel(x)` on the CPU, in place.
+pub(super) fn update_alone(x: &Tensor, name: &'static str, kernel: impl FnOnce(&mut [f32])) -> Result<()> {
+    x.inplace_op1(&Update { name, kernel: Cell::new(Some(kernel)) })
+}
+
+/// Runs `kernel(x, other)` on the CPU, which changes `x` in place.
+pub(super) fn update(
+    x: &Tensor,
+    other: &Tensor,
+    name: &'static str,
+    kernel: impl FnOnce(&mut [f32], &[f32]),
+) -> Result<()> {
+    x.inplace_op2(other, &Update { name, kernel: Cell::new(Some(kernel)) })
+}
+
+/// Lends `then` the elements of a contiguous tensor.
+pub(super) fn read<R>(x: &Tensor, name: &'static str, then: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(then(slice(name, storage, layout)?)),
+        _ => candle_core::bail!("{name}: expected a tensor on the CPU"),
+    }
+}
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let kernel = self.kernel.take().expect("an op runs once");
+        kernel(slice_mut(self.name, storage, layout)?);
+        Ok(())
+    }
+}
+
+impl<F: FnOnce(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
+        let kernel = self.kernel.take().expect("an op runs once");
+        kernel(slice_mut(self.name, s1, l1)?, slice(self.name, s2, l2)?);
+        Ok(())
+    }
+}
+
+fn slice_mut<'a>(name: &str, storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let CpuStorage::F32(data) = storage else { candle_core::bail!("{name}: expected f32") };
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&mut data[start..end]),
+        None => candle_core::bail!("{name}: expected a contiguous tensor, got {layout:?}"),
+    }
 }
 
 fn slice<'a>(name: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -45,27 +100,6 @@ impl<F: Fn(&[f32], &mut [f32])> CustomOp1 for Map<F> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let mut out = vec![0.0; self.shape.elem_count()];
         (self.kernel)(slice(self.name, storage, layout)?, &mut out);
-        Ok((CpuStorage::F32(out), self.shape.clone()))
-    }
-}
-
-impl<F: Fn(&[f32], &[f32], &[f32], &mut [f32])> CustomOp3 for Map<F> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let mut out = vec![0.0; self.shape.elem_count()];
-        let name = self.name;
-        (self.kernel)(slice(name, s1, l1)?, slice(name, s2, l2)?, slice(name, s3, l3)?, &mut out);
         Ok((CpuStorage::F32(out), self.shape.clone()))
     }
 }

@@ -42,9 +42,8 @@ struct Layer {
 
 #[derive(Debug)]
 struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Query, key and value in one product.
+    qkv: Linear,
     output: Linear,
     output_norm: LayerNorm,
     heads: usize,
@@ -103,9 +102,9 @@ impl Bert {
     /// Logits `(texts, labels)` of texts without padding, none empty or too long.
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let mut x = self.embeddings.forward(texts)?;
+        let x = self.embeddings.forward(texts, pool)?;
         for layer in &self.layer {
-            x = layer.forward(&x, &lengths, pool)?;
+            layer.forward(&x, &lengths, pool)?;
         }
         let first = first_rows(&x, &lengths)?;
         self.classifier.forward(&self.pooler.forward(&first, pool)?, pool)
@@ -113,13 +112,14 @@ impl Bert {
 }
 
 impl Embeddings {
-    fn forward(&self, texts: &[&[u32]]) -> Result<Tensor> {
+    fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let positions: Vec<usize> = texts.iter().flat_map(|text| 0..text.len()).collect();
         let x = self.word_embeddings.forward(&texts.concat(), |row, out| {
             let width = out.len();
             kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
         })?;
-        self.layer_norm.forward(&x)
+        self.layer_norm.forward_in_place(&x, pool)?;
+        Ok(x)
     }
 }
 
@@ -127,9 +127,7 @@ impl Layer {
     fn new(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<Layer> {
         let mut attention = vb.pp("attention");
         let attention = Attention {
-            query: attention.pp("self").pp("query").linear()?,
-            key: attention.pp("self").pp("key").linear()?,
-            value: attention.pp("self").pp("value").linear()?,
+            qkv: attention.pp("self").linears(["query", "key", "value"])?,
             output: attention.pp("output").pp("dense").linear()?,
             output_norm: attention.pp("output").pp("LayerNorm").layer_norm(config.layer_norm_eps)?,
             heads: config.num_attention_heads,
@@ -142,21 +140,21 @@ impl Layer {
         })
     }
 
-    /// `x`: `(rows, hidden_size)`; gives the same shape.
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
-        let x = self.attention.forward(x, lengths, pool)?;
-        let inner = self.output.forward(&self.intermediate.forward(&x, pool)?, pool)?;
-        self.output_norm.forward(&(inner + x)?)
+    /// Turns `x`, `(rows, hidden_size)`, into the next layer's: each half is added to it, and the sum normalised.
+    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
+        self.attention.forward(x, lengths, pool)?;
+        let inner = self.intermediate.forward(x, pool)?;
+        self.output.forward_add(&inner, x, pool)?;
+        self.output_norm.forward_in_place(x, pool)
     }
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
-        let (q, k, v) =
-            (self.query.forward(x, pool)?, self.key.forward(x, pool)?, self.value.forward(x, pool)?);
-        let scale = 1.0 / ((q.dim(1)? / self.heads) as f32).sqrt();
-        let mixed = full_attention([&q, &k, &v], lengths, self.heads, scale, pool)?;
-        self.output_norm.forward(&(self.output.forward(&mixed, pool)? + x)?)
+    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
+        let qkv = self.qkv.forward(x, pool)?;
+        let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
+        self.output.forward_add(&mixed, x, pool)?;
+        self.output_norm.forward_in_place(x, pool)
     }
 }
 

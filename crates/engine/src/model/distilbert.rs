@@ -29,9 +29,8 @@ pub(super) struct DistilBert {
 
 #[derive(Debug)]
 struct Block {
-    q_lin: Linear,
-    k_lin: Linear,
-    v_lin: Linear,
+    /// Query, key and value in one product.
+    qkv: Linear,
     out_lin: Linear,
     sa_layer_norm: LayerNorm,
     lin1: Linear,
@@ -94,9 +93,9 @@ impl DistilBert {
             let width = out.len();
             kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
         })?;
-        let mut x = self.embeddings_norm.forward(&x)?;
+        self.embeddings_norm.forward_in_place(&x, pool)?;
         for block in &self.layer {
-            x = block.forward(&x, &lengths, pool)?;
+            block.forward(&x, &lengths, pool)?;
         }
         let first = first_rows(&x, &lengths)?;
         self.classifier.forward(&self.pre_classifier.forward(&first, pool)?, pool)
@@ -107,9 +106,7 @@ impl Block {
     fn new(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<Block> {
         let eps = config.layer_norm_eps;
         Ok(Block {
-            q_lin: vb.pp("attention").pp("q_lin").linear()?,
-            k_lin: vb.pp("attention").pp("k_lin").linear()?,
-            v_lin: vb.pp("attention").pp("v_lin").linear()?,
+            qkv: vb.pp("attention").linears(["q_lin", "k_lin", "v_lin"])?,
             out_lin: vb.pp("attention").pp("out_lin").linear()?,
             sa_layer_norm: vb.pp("sa_layer_norm").layer_norm(eps)?,
             lin1: vb.pp("ffn").pp("lin1").linear()?.then(config.activation),
@@ -119,15 +116,15 @@ impl Block {
         })
     }
 
-    /// `x`: `(rows, dim)`; gives the same shape.
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
-        let (q, k, v) =
-            (self.q_lin.forward(x, pool)?, self.k_lin.forward(x, pool)?, self.v_lin.forward(x, pool)?);
-        let scale = 1.0 / ((q.dim(1)? / self.heads) as f32).sqrt();
-        let mixed = full_attention([&q, &k, &v], lengths, self.heads, scale, pool)?;
-        let x = self.sa_layer_norm.forward(&(self.out_lin.forward(&mixed, pool)? + x)?)?;
-        let inner = self.lin2.forward(&self.lin1.forward(&x, pool)?, pool)?;
-        self.output_layer_norm.forward(&(inner + x)?)
+    /// Turns `x`, `(rows, dim)`, into the next block's: each half is added to it, and the sum normalised.
+    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
+        let qkv = self.qkv.forward(x, pool)?;
+        let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
+        self.out_lin.forward_add(&mixed, x, pool)?;
+        self.sa_layer_norm.forward_in_place(x, pool)?;
+        let inner = self.lin1.forward(x, pool)?;
+        self.lin2.forward_add(&inner, x, pool)?;
+        self.output_layer_norm.forward_in_place(x, pool)
     }
 }
 

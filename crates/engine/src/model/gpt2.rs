@@ -168,13 +168,13 @@ impl Gpt2 {
             positions.extend(past..past + new.len());
         }
         let width = self.config.n_embd;
-        let mut x = self
+        let x = self
             .wte
             .forward(&ids, |row, out| kernels::add(out, &self.wpe[positions[row] * width..][..width]))?;
         for (layer, block) in self.h.iter().enumerate() {
             let mut caches: Vec<(usize, &mut KeysValues)> =
                 batch.iter_mut().map(|(ids, cache)| (ids.len(), &mut cache.layers[layer])).collect();
-            x = block.forward(&x, &mut caches, pool)?;
+            block.forward(&x, &mut caches, pool)?;
         }
         for (ids, cache) in batch.iter_mut() {
             cache.positions += ids.len();
@@ -183,8 +183,9 @@ impl Gpt2 {
     }
 
     fn logits(&self, x: &Tensor, pool: &dyn Pool) -> Result<Vec<f32>> {
-        let logits = self.lm_head.forward(&self.ln_f.forward(x)?, pool)?;
-        Ok(logits.flatten_all()?.to_vec1()?)
+        let mut logits = Vec::new();
+        self.lm_head.forward_into(&self.ln_f, x, &mut logits, pool)?;
+        Ok(logits)
     }
 }
 
@@ -201,16 +202,13 @@ impl Block {
         })
     }
 
-    /// `x`: `(rows, n_embd)`; gives the same shape.
-    fn forward(
-        &self,
-        x: &Tensor,
-        caches: &mut [(usize, &mut KeysValues)],
-        pool: &dyn Pool,
-    ) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.ln_1.forward(x)?, caches, pool)?)?;
-        let inner = self.mlp.c_fc.forward(&self.ln_2.forward(&x)?, pool)?;
-        Ok((&x + self.mlp.c_proj.forward(&inner, pool)?)?)
+    /// Adds to the residual stream `x`, `(rows, n_embd)`: `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`.
+    fn forward(&self, x: &Tensor, caches: &mut [(usize, &mut KeysValues)], pool: &dyn Pool) -> Result<()> {
+        let qkv = self.attn.c_attn.forward_normed(&self.ln_1, x, pool)?;
+        let mixed = cached_attention(&qkv, caches, self.attn.n_head, self.attn.scale, pool)?;
+        self.attn.c_proj.forward_add(&mixed, x, pool)?;
+        let inner = self.mlp.c_fc.forward_normed(&self.ln_2, x, pool)?;
+        self.mlp.c_proj.forward_add(&inner, x, pool)
     }
 }
 
@@ -225,17 +223,6 @@ impl Attention {
         }
         let (c_attn, c_proj) = (vb.pp("c_attn").linear()?, vb.pp("c_proj").linear()?);
         Ok(Attention { c_attn, c_proj, n_head: config.n_head, scale })
-    }
-
-    fn forward(
-        &self,
-        x: &Tensor,
-        caches: &mut [(usize, &mut KeysValues)],
-        pool: &dyn Pool,
-    ) -> Result<Tensor> {
-        let qkv = self.c_attn.forward(x, pool)?;
-        let mixed = cached_attention(&qkv, caches, self.n_head, self.scale, pool)?;
-        self.c_proj.forward(&mixed, pool)
     }
 }
 
