@@ -405,3 +405,43 @@ fn serve_names_a_port_that_is_in_use_and_models_that_are_missing() {
         check_fails(&["serve", "--allow-origin", wrong], 2, "expected an origin such as https://example.org");
     }
 }
+
+#[test]
+fn bench_gives_figures_of_work_that_was_done() {
+    let options = ["--threads", "2", "--rounds", "1", "--json"];
+    let bench = |rest: &[&str]| lines(&[&["bench"], rest, &options].concat()).remove(0);
+    let positive = |report: &Value, names: &[&str]| {
+        for name in names {
+            assert!(report[name].as_f64().unwrap() > 0.0, "{name} in {report}");
+        }
+    };
+    let writer =
+        bench(&["--model", "writer", "--prompt-tokens", "9", "--new-tokens", "5", "--sequences", "2"]);
+    positive(&writer, &["prefill_tokens_per_s", "decode_tokens_per_s", "load_ms", "first_token_ms"]);
+    assert_eq!((writer["prompt_tokens"].as_u64(), writer["new_tokens"].as_u64()), (Some(9), Some(5)));
+    let critic = bench(&["--model", "critic"]);
+    positive(&critic, &["classify_ms", "load_ms"]);
+    let graph = bench(&["--graph", "--new-tokens", "4", "--clients", "2"]);
+    positive(&graph, &["graph_ms", "graphs_per_s"]);
+    assert_eq!(graph["new_tokens"], json!([4, 4]));
+    check_fails(&["bench", "--model", "critic", "--graph"], 2, "cannot be used with");
+}
+
+#[test]
+fn eight_bits_lose_almost_nothing() {
+    // The licence is English that no model was trained on, and the only text that is here anyway.
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE-APACHE");
+    let loss = |model| lines(&["bench", "--model", model, "--loss", text, "--json"]).remove(0);
+    let writer = loss("writer");
+    assert!(writer["tokens"].as_u64().unwrap() > 1000, "{writer}");
+    let number = |report: &Value, name: &str| report[name].as_f64().unwrap();
+    assert!(number(&writer, "mean_kl") < 1e-3 && number(&writer, "mean_kl") > 0.0, "{writer}");
+    assert!(number(&writer, "greedy_agreement") > 0.97, "{writer}");
+    assert!(
+        (number(&writer, "perplexity") / number(&writer, "perplexity_f32") - 1.0).abs() < 0.01,
+        "{writer}"
+    );
+    let critic = loss("critic");
+    assert!(number(&critic, "label_agreement") > 0.97, "{critic}");
+    check_fails(&["bench", "--model", "writer", "--loss", text, "--dtype", "f32"], 2, "f32 loses nothing");
+}

@@ -5,6 +5,8 @@
 //! work that was not done.
 
 use std::{
+    fs,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -21,13 +23,15 @@ use inkling_engine::{
 use serde::Serialize;
 
 use super::{
+    loss::Loss,
     options::{Weights, node_loader},
     print, print_json,
 };
 use crate::{
+    Mistake,
     host::{Host, Limits, Refused},
     load::load,
-    models::{Part, Source, locate},
+    models::{Located, Part, Source, locate},
     pool::{ThreadPool, cores},
 };
 
@@ -68,6 +72,10 @@ pub(super) struct Arguments {
     /// Continuations of the prompt, decoded together
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
     sequences: u32,
+    /// With --model: instead of times, what the weights' form loses against f32 on this text: a generator reads it in
+    /// windows of 128 tokens, a classifier takes each line as a text
+    #[arg(long, value_name = "FILE", conflicts_with = "graph")]
+    loss: Option<PathBuf>,
     /// How often each figure is taken
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive())]
     rounds: u32,
@@ -175,6 +183,7 @@ impl Arguments {
         };
         for (name, value) in fields {
             let value = match value.as_f64().filter(|_| value.is_f64()) {
+                Some(number) if number.abs() < 10.0 => format!("{number:.6}"),
                 Some(number) => format!("{number:.1}"),
                 None => value.to_string().trim_matches('"').to_string(),
             };
@@ -182,6 +191,12 @@ impl Arguments {
         }
         Ok(())
     }
+}
+
+fn loss(arguments: &Arguments, located: &Located, text: &Path) -> Result<Loss> {
+    let text = fs::read_to_string(text)
+        .map_err(|error| Mistake(format!("cannot read the text {}: {error}", text.display())))?;
+    Loss::measure(located, arguments.weights.load_options(), &text, &ThreadPool::new(arguments.threads()))
 }
 
 /// The median, in milliseconds.
@@ -194,6 +209,9 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 fn bench_model(arguments: &Arguments, name: &str) -> Result<()> {
     let located = locate(name, Part::Model, &mut |_, _, _| ())?;
+    if let Some(text) = &arguments.loss {
+        return arguments.print(&loss(arguments, &located, text)?);
+    }
     let began = Instant::now();
     let model = load(&located, arguments.weights.load_options(), &mut |_, _, _| ())?;
     let loaded = began.elapsed();

@@ -7,6 +7,7 @@ mod bars;
 mod bench;
 mod classify;
 mod generate;
+mod loss;
 mod options;
 mod run;
 mod serve;
