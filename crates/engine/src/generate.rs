@@ -66,13 +66,6 @@ impl Generator {
         self.tokenizer.as_ref()
     }
 
-    /// The same generator without ids that end a text: it goes on to the limit, whatever the model says. For
-    /// measurements, which want as many tokens each time.
-    #[must_use]
-    pub fn without_end_of_text(self) -> Generator {
-        Generator { end_of_text: Vec::new(), ..self }
-    }
-
     /// The ids of `prompt`.
     ///
     /// # Errors
