@@ -12,6 +12,10 @@ use crate::{
     tokenizer::{TextStream, Tokenizer},
 };
 
+/// Most tokens of a prompt that a step reads, so that a host that stops a long prompt need not wait for all of it. At
+/// 8 bits the numbers are the same to the bit however a prompt is cut.
+const PREFILL: usize = 32;
+
 /// A generator ready to run: model, tokenizer, and what the checkpoint says about decoding.
 #[derive(Debug)]
 pub struct Generator {
@@ -130,7 +134,7 @@ impl Decoding<'_> {
     }
 
     /// Runs the model once, for all sequences together; the tokens are those that became known, in order of their
-    /// sequences. `None` when all sequences have ended.
+    /// sequences: none while a long prompt is being read. `None` when all sequences have ended.
     ///
     /// # Errors
     /// Those of the model and the sampler.
@@ -138,14 +142,18 @@ impl Decoding<'_> {
         let Generator { model, tokenizer, .. } = self.generator;
         match self.generation.next() {
             Step::Over => Ok(None),
-            Step::Prefill(ids) => {
-                let positions = self.generation.positions();
-                let mut cache = Cache::new(model.config(), positions);
-                let mut logits = model.forward(&mut [(ids, &mut cache)], pool)?;
+            Step::Prefill { ids, is_last } => {
+                if self.caches.is_empty() {
+                    self.caches.push(Cache::new(model.config(), self.generation.positions()));
+                }
+                let mut logits = model.forward(&mut [(ids, &mut self.caches[0])], pool)?;
+                self.generation.prefilled += ids.len();
+                if !is_last {
+                    return Ok(Some(Vec::new()));
+                }
                 let count = self.generation.sequences.len();
                 // The first sequence takes the cache itself, with the room that it has; the others take copies.
-                self.caches = (1..count).map(|_| cache.clone()).collect();
-                self.caches.insert(0, cache);
+                self.caches.extend((1..count).map(|_| self.caches[0].clone()).collect::<Vec<_>>());
                 (0..count)
                     .map(|sequence| self.generation.accept(sequence, &mut logits, tokenizer.as_ref()))
                     .collect::<Result<_>>()
@@ -174,6 +182,8 @@ impl Decoding<'_> {
 #[derive(Debug)]
 pub struct Generation {
     prompt: Vec<u32>,
+    /// Tokens of the prompt that the model has read.
+    prefilled: usize,
     /// Most tokens of prompt and continuation.
     limit: usize,
     limit_reason: FinishReason,
@@ -201,8 +211,13 @@ pub struct Sequence {
 /// What the loop wants next.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Run the prompt once; its last logits serve every sequence.
-    Prefill(&'a [u32]),
+    /// Run a piece of the prompt; the logits after its last piece serve every sequence.
+    Prefill {
+        /// The piece's ids.
+        ids: &'a [u32],
+        /// Whether it is the last one, whose logits are wanted.
+        is_last: bool,
+    },
     /// Run one id for each of these sequences.
     Decode(Vec<(usize, u32)>),
     /// All sequences have ended.
@@ -308,7 +323,7 @@ impl Generation {
                 finish_reason: None,
             })
             .collect();
-        Ok(Generation { prompt, limit, limit_reason, end_of_text, settings, sequences })
+        Ok(Generation { prompt, prefilled: 0, limit, limit_reason, end_of_text, settings, sequences })
     }
 
     /// The continuations.
@@ -333,7 +348,11 @@ impl Generation {
     #[must_use]
     pub fn next(&self) -> Step<'_> {
         if self.sequences.iter().all(|sequence| sequence.new_ids().is_empty()) {
-            return Step::Prefill(&self.prompt);
+            let end = self.prompt.len().min(self.prefilled + PREFILL);
+            return Step::Prefill {
+                ids: &self.prompt[self.prefilled..end],
+                is_last: end == self.prompt.len(),
+            };
         }
         let last = |sequence: &Sequence| *sequence.ids.last().expect("a sequence begins with its prompt");
         let running =
@@ -422,13 +441,21 @@ mod tests {
     #[test]
     fn the_loop_asks_for_the_prompt_then_for_one_token_a_step() {
         let mut loop_ = generation(2, 10, greedy(2)).unwrap();
-        assert!(matches!(loop_.next(), Step::Prefill([1, 1])));
+        assert!(matches!(loop_.next(), Step::Prefill { ids: [1, 1], is_last: true }));
         assert_eq!(loop_.accept(0, &mut likely(3), None).unwrap().finish_reason, None);
         assert!(matches!(&loop_.next(), Step::Decode(next) if *next == [(0, 3)]));
         let last = loop_.accept(0, &mut likely(2), None).unwrap();
         assert_eq!(last.finish_reason, Some(FinishReason::Length));
         assert!(matches!(loop_.next(), Step::Over));
         assert_eq!(loop_.sequences()[0].new_ids(), [3, 2]);
+    }
+
+    #[test]
+    fn a_long_prompt_is_read_in_pieces_of_which_only_the_last_gives_a_token() {
+        let mut loop_ = generation(PREFILL + 1, 100, greedy(2)).unwrap();
+        assert!(matches!(loop_.next(), Step::Prefill { ids, is_last: false } if ids.len() == PREFILL));
+        loop_.prefilled += PREFILL;
+        assert!(matches!(loop_.next(), Step::Prefill { ids: [1], is_last: true }));
     }
 
     #[test]

@@ -232,6 +232,29 @@ fn cached_and_uncached_logits_agree_wherever_the_prompt_is_split() {
 }
 
 #[test]
+fn a_long_prompt_read_in_pieces_gives_the_bits_of_one_read_whole() {
+    let ids: Vec<u32> = (0..100).map(|at| (at * 29 + 5) % 90).collect();
+    let model = gpt2("gpt2-context-160", Dtype::Q8);
+    let whole =
+        model.forward(&mut [(&ids, &mut Cache::new(model.config(), ids.len()))], &SingleThread).unwrap();
+    let mut cache = Cache::new(model.config(), ids.len());
+    let mut pieces = Vec::new();
+    for piece in ids.chunks(32) {
+        pieces = model.forward(&mut [(piece, &mut cache)], &SingleThread).unwrap();
+    }
+    assert_eq!(pieces, whole);
+    let likeliest = (0..whole.len()).fold(0, |best, id| if whole[id] > whole[best] { id } else { best });
+    let generator = Generator::new(model, None, Parameters::default(), Vec::new()).unwrap();
+    let greedy = Parameters { max_new_tokens: Some(2), do_sample: Some(false), ..Parameters::default() };
+    let mut decoding = generator.start(Prompt::Ids(&ids), &greedy, 0).unwrap();
+    for step in 0..4 {
+        let produced = decoding.step(&SingleThread).unwrap().unwrap();
+        let new: Vec<usize> = produced.iter().map(|produced| produced.token.id as usize).collect();
+        assert_eq!(new, if step < 3 { vec![] } else { vec![likeliest] }, "step {step}");
+    }
+}
+
+#[test]
 fn a_batch_gives_each_sequence_what_it_gets_alone() {
     let model = gpt2("gpt2-transformer-prefix", Dtype::Q8);
     let prompts: [&[u32]; 3] = [&[1, 2, 3], &[9], &[4, 5, 6, 7, 8]];

@@ -2,7 +2,7 @@
 //
 // What a run is, how a model loads and what a node says is decided in Rust (`../src`); this file is what only
 // JavaScript can be: the owner of workers, of AbortSignals and of async generators.
-import { Course, GraphSpec, initSync, Node } from "./inkling_web.js";
+import { Course, GraphSpec, Node, describe as describeSource, forget, initSync, stored } from "./inkling_web.js";
 
 /** Where this file and its neighbours lie, with a slash at the end. */
 const OWN_FOLDER = new URL(".", import.meta.url).href;
@@ -192,6 +192,7 @@ class Seat {
         onmessage: (message) => this.#take(message),
         ondeath: (error) => this.#died(error),
       });
+      askToPersist(source, this.#options);
       this.#link.call("load", source, this.#options);
     } catch (thrown) {
       const { message, kind = "internal", can_retry = false } = InklingError.from(thrown);
@@ -431,6 +432,28 @@ class Run {
   }
 }
 
+/** The events of a run and its answer; a signal, a deadline or a reader that goes away ends it before its next token. */
+async function* ending(run, seats, { signal, timeout_ms }) {
+  const end = (kind, error) => {
+    run.stop();
+    for (const seat of seats) seat.stop(run, kind, error);
+  };
+  const abort = () => end("stopped", "stopped before the job was done");
+  signal?.addEventListener("abort", abort);
+  if (signal?.aborted) abort();
+  const late = () => end("deadline", "the deadline passed before the job was done");
+  const deadline = timeout_ms && setTimeout(late, timeout_ms);
+  try {
+    yield* run.events();
+    return run.answer();
+  } finally {
+    clearTimeout(deadline);
+    signal?.removeEventListener("abort", abort);
+    if (!run.over) abort();
+    run.free();
+  }
+}
+
 /** Below 2^53, so that a JavaScript number holds it. */
 const drawSeed = () => Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
 
@@ -438,7 +461,6 @@ const drawSeed = () => Math.floor(Math.random() * Number.MAX_SAFE_INTEGER);
 export class Graph {
   nodes = [];
   #seats = new Map();
-  #runs = new Set();
   #spec;
   #closed = false;
 
@@ -447,8 +469,8 @@ export class Graph {
   }
 
   constructor({ graph, models = {}, dtype, cache, workers, onstate, base, module } = {}) {
-    base = new URL(".", base ?? OWN_FOLDER).href;
-    workers ??= typeof Worker === "function" && typeof document !== "undefined";
+    base = folder(base);
+    workers ??= hasWorkers();
     this.opened = init({ module, base }).then(() => {
       this.#spec = thrownAsError(() => new GraphSpec(graph));
       this.nodes = this.#spec.nodes();
@@ -482,26 +504,7 @@ export class Graph {
     if (this.#closed) throw new InklingError({ error: "The graph was closed.", kind: "closed" });
     const course = thrownAsError(() => new Course(this.#spec, request, drawSeed()));
     const run = new Run(course, (node, id, job, run) => this.#seats.get(node).submit(id, job, run));
-    const end = (kind, error) => {
-      run.stop();
-      for (const seat of this.#seats.values()) seat.stop(run, kind, error);
-    };
-    const abort = () => end("stopped", "stopped before the job was done");
-    signal?.addEventListener("abort", abort);
-    if (signal?.aborted) abort();
-    const deadline = timeout_ms && setTimeout(() => end("deadline", "the deadline passed before the job was done"), timeout_ms);
-    this.#runs.add(run);
-    try {
-      yield* run.events();
-      return run.answer();
-    } finally {
-      clearTimeout(deadline);
-      signal?.removeEventListener("abort", abort);
-      this.#runs.delete(run);
-      // A reader that went away stops the run.
-      if (!run.over) abort();
-      run.free();
-    }
+    return yield* ending(run, [...this.#seats.values()], { signal, timeout_ms });
   }
 
   async complete(request, options) {
@@ -519,6 +522,118 @@ export class Graph {
     this.#spec = undefined;
   }
 }
+
+/** One model by itself: a graph of one node, whose task the model decides. */
+export class Model {
+  #seat;
+  #spec;
+
+  static async load(source, { dtype, cache, workers = hasWorkers(), signal, onprogress, untrained_head_seed, base } = {}) {
+    base = folder(base);
+    await init({ base });
+    const connect = (module, handlers) => (workers ? new WorkerLink(module, base, handlers) : new LocalLink(handlers));
+    const options = { dtype, cache, base, workers, untrained_head_seed };
+    const seat = new Seat("model", source, options, connect, (state) => onprogress?.(state));
+    const stop = () => seat.stopLoading();
+    signal?.addEventListener("abort", stop);
+    try {
+      signal?.throwIfAborted();
+      seat.load();
+      await seat.ready;
+      return new Model(seat);
+    } catch (thrown) {
+      seat.close();
+      throw thrown;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  constructor(seat) {
+    const { model, model_sha256, task, memory_bytes, load_ms } = seat.state;
+    Object.assign(this, { name: model, task, sha256: model_sha256, memory_bytes, load_ms });
+    this.#seat = seat;
+    this.#spec = new GraphSpec(`nodes = [{ name = "model", task = "${task}", model = "model", inputs = ["sentence"] }]`);
+  }
+
+  async *generate(prompt, { signal, ...parameters } = {}) {
+    const answer = yield* this.#run({ ...parameters, sentence: prompt }, signal);
+    return answer.rows.map(({ generated, finish_reason, error }) => {
+      if (error) throw new InklingError({ error: error.message, kind: error.kind });
+      return { text: generated, completion: generated.slice(prompt.length), finish_reason };
+    });
+  }
+
+  async classify(text, { signal } = {}) {
+    const events = this.#run({ sentence: text }, signal);
+    for (;;) {
+      const { done, value } = await events.next();
+      if (!done) continue;
+      const [{ judgements, error }] = value.rows;
+      if (error) throw new InklingError({ error: error.message, kind: error.kind });
+      const { node, ...classification } = judgements[0];
+      return classification;
+    }
+  }
+
+  #run(request, signal) {
+    if (!this.#spec) throw new InklingError({ error: "The model was closed.", kind: "closed" });
+    const run = new Run(
+      thrownAsError(() => new Course(this.#spec, request, drawSeed())),
+      (_, id, job, run) => this.#seat.submit(id, job, run),
+    );
+    return ending(run, [this.#seat], { signal });
+  }
+
+  close() {
+    this.#seat.close();
+    this.#spec?.free();
+    this.#spec = undefined;
+  }
+}
+
+/** What loading a model would take. */
+export async function describe(source, { dtype, cache, base } = {}) {
+  base = folder(base);
+  await init({ base });
+  try {
+    return await describeSource(await crossing(source, base), { dtype, cache, base });
+  } catch (thrown) {
+    throw InklingError.from(thrown);
+  }
+}
+
+/** What is kept in this browser. */
+export const storage = {
+  list: () => withEngine(stored),
+  remove: (id) => withEngine(() => forget(id)),
+  clear: () => withEngine(() => forget()),
+  async estimate() {
+    const { storage } = globalThis.navigator ?? {};
+    const { usage, quota } = (await storage?.estimate?.()) ?? {};
+    return { usage_bytes: usage, quota_bytes: quota, persisted: (await storage?.persisted?.()) ?? false };
+  },
+  persist: async () => (await globalThis.navigator?.storage?.persist?.()) ?? false,
+};
+
+async function withEngine(call) {
+  await init();
+  try {
+    return await call();
+  } catch (thrown) {
+    throw InklingError.from(thrown);
+  }
+}
+
+/** Browsers may clear what a page keeps unless it asks; once a visit is enough. */
+let asked;
+function askToPersist(source, options) {
+  if (options.cache !== false && (source.hub || source.url)) asked ??= storage.persist().catch(() => false);
+}
+
+const folder = (base) => new URL(".", base ?? OWN_FOLDER).href;
+
+const hasWorkers = () => typeof Worker === "function" && typeof document !== "undefined";
 
 function thrownAsError(make) {
   try {

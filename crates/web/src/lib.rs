@@ -7,6 +7,7 @@
 //! - [`course`]: a request in, jobs out, events and the answer back;
 //! - [`node`]: one model: it loads, runs jobs, and gives the event loop a turn between tokens;
 //! - [`load`]: a model's files, from wherever they come, become a model while they arrive;
+//! - [`store`]: models that are kept in this browser;
 //! - [`error`]: what went wrong, in one sentence that a person can act on;
 //! - [`host`]: what differs between browsers, Node and edge runtimes.
 
@@ -15,6 +16,7 @@ pub mod error;
 pub mod host;
 pub mod load;
 pub mod node;
+pub mod store;
 
 pub use course::{Course, GraphSpec};
 pub use node::Node;

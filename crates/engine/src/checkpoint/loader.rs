@@ -29,6 +29,19 @@ pub enum Loaded {
     Encoder(Encoder),
 }
 
+/// Bytes that the weights of a model with this config take in memory, kept at `dtype`.
+///
+/// # Errors
+/// Those of [`Config::from_json`].
+pub fn memory_bytes(config_json: &[u8], dtype: Dtype) -> Result<u64> {
+    let plan = match Config::from_json(config_json)? {
+        Config::Gpt2(config) => Gpt2::plan(&config, false),
+        Config::Encoder(config) => Encoder::plan(&config),
+    };
+    let sizes = plan.wanted.iter().map(|wanted| wanted.form(dtype).size_bytes().unwrap_or(u64::MAX));
+    Ok(sizes.fold(0, u64::saturating_add))
+}
+
 /// Takes the files of a checkpoint, in pieces of any size, and gives the model.
 ///
 /// ```

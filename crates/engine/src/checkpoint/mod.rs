@@ -14,5 +14,5 @@ mod reader;
 mod safetensors;
 pub mod weights;
 
-pub use loader::{LoadOptions, Loaded, Loader};
+pub use loader::{LoadOptions, Loaded, Loader, memory_bytes};
 pub use weights::Dtype;

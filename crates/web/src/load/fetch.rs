@@ -1,6 +1,6 @@
 //! Requests to servers, and what their failures mean.
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortSignal, Headers, ReadableStream, Request, RequestInit, Response};
@@ -18,7 +18,7 @@ extern "C" {
 }
 
 /// What tells one version of a file from another, as far as its server says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Version {
     pub(crate) etag: Option<String>,
     pub(crate) size_bytes: Option<u64>,
@@ -117,7 +117,7 @@ fn contradicts(before: &Version, now: &Version) -> bool {
 }
 
 /// The failure of a file that is not the one of which the first part is here: it has to come anew.
-fn changed(url: &str) -> Failure {
+pub(crate) fn changed(url: &str) -> Failure {
     let error = format!("`{}` has changed on {} since its first part came.", file_of(url), host_of(url));
     Failure::new(Kind::Hash, error)
 }

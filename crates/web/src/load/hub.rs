@@ -6,7 +6,7 @@ use web_sys::AbortSignal;
 
 use super::{
     fetch,
-    source::{Content, Source, SourceFile},
+    source::{Place, Source, SourceFile},
 };
 use crate::error::{Failure, Kind, Result};
 
@@ -125,7 +125,7 @@ impl Repository {
         let Listing { sha, siblings } = listing;
         let files = siblings.into_iter().filter(|file| !file.rfilename.contains(['/', '\\', ':']));
         let files = files.map(|file| SourceFile {
-            content: Content::Url(format!("{}/{}/resolve/{sha}/{}", self.endpoint, self.id, file.rfilename)),
+            content: Place::Url(format!("{}/{}/resolve/{sha}/{}", self.endpoint, self.id, file.rfilename)),
             name: file.rfilename,
             size_bytes: file.size,
             sha256: file.lfs.map(|lfs| lfs.sha256),

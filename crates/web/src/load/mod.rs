@@ -1,5 +1,6 @@
 //! A model's files, from wherever they come, become a model while they arrive.
 
+pub mod describe;
 pub(crate) mod fetch;
 pub(crate) mod hub;
 pub(crate) mod progress;
@@ -10,6 +11,8 @@ use inkling_engine::{
         Dtype, LoadOptions, Loaded as LoadedModel, Loader,
         config::generation_defaults,
         files::{TokenizerFiles, WeightFiles, model_files, shards},
+        memory_bytes,
+        packed::{Checkpoint, Content, Head},
     },
     classify::Classifier,
     generate::Generator,
@@ -18,17 +21,23 @@ use inkling_engine::{
     tokenizer::{Files, Tokenizer},
 };
 use js_sys::Uint8Array;
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{
+    Digest, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 use wasm_bindgen::JsValue;
 use web_sys::AbortSignal;
 
-use progress::Meter;
 pub use progress::Progress;
-use source::{Bytes, Content, Origin, Source, SourceFile};
+use progress::{From, Meter};
+use source::{Bytes, Origin, Place, Source, SourceFile};
 
 use crate::{
     error::{Failure, Kind, Result},
     host,
+    store::{Keeper, Kept, Store},
 };
 
 /// Largest file that is read as a whole: tokenizers and configs, never weights.
@@ -84,8 +93,10 @@ pub(crate) struct Loaded {
     pub(crate) notice: Option<String>,
 }
 
-/// Loads a model. Its `sha256` covers the bytes of `config.json`, if there is one, and then of the weights' files in
-/// order of their names, as natively.
+/// Loads a model: from what is kept in this browser if it is whole there, else from its source, after what is kept.
+///
+/// Its `sha256` covers the bytes of `config.json`, if there is one, and then of the weights' files in order of their
+/// names, as natively.
 pub(crate) async fn load(
     source: JsValue,
     options: &Options,
@@ -93,40 +104,180 @@ pub(crate) async fn load(
     report: &dyn Fn(&Progress),
 ) -> Result<Loaded> {
     let origin = Origin::read(&source)?;
+    let dtype = options.load.dtype;
+    let store = match origin.key().filter(|_| options.cache) {
+        Some(key) => Store::open(&key, dtype).await,
+        None => None,
+    };
+    let _lock = match &store {
+        Some(store) => store.lock(signal).await?,
+        None => None,
+    };
+    let mut kept = match &store {
+        Some(store) => store.read(dtype).await,
+        None => None,
+    };
+    let load = |source, kept| Load { source, kept, store: store.as_ref(), options, signal, report };
+    if let (Some(store), Some(found)) = (&store, kept.take_if(|kept| kept.index.complete.is_some())) {
+        if let Some(source) = Source::kept(&found.index.head.source) {
+            match load(source, Some(found)).run().await {
+                Ok(loaded) => {
+                    store.touch().await;
+                    return Ok(loaded);
+                }
+                Err(failure) if failure.kind == Kind::Stopped || failure.kind == Kind::Memory => {
+                    return Err(failure);
+                }
+                // What is kept has been changed, or is gone: the source has it.
+                Err(_) => {}
+            }
+        }
+        store.remove().await;
+    }
     let source = origin.resolve(&options.base, signal).await?;
-    Load { source: &source, options, signal, report }.run().await
+    let is_of_source = |kept: &mut Kept| kept.index.head.source == source.describe();
+    let kept = kept.take_if(is_of_source);
+    let had_some = kept.is_some();
+    match load(source.clone(), kept).run().await {
+        // A source that has changed, or kept bytes that are broken: once more, from the beginning.
+        Err(failure) if had_some && matches!(failure.kind, Kind::Hash | Kind::Format | Kind::Storage) => {
+            if let Some(store) = &store {
+                store.remove().await;
+            }
+            load(source, None).run().await
+        }
+        ended => ended,
+    }
 }
 
 struct Load<'a> {
-    source: &'a Source,
+    source: Source,
+    /// What an earlier load has kept.
+    kept: Option<Kept>,
+    store: Option<&'a Store>,
     options: &'a Options,
     signal: &'a AbortSignal,
     report: &'a dyn Fn(&Progress),
 }
 
+/// What is kept of this load, if it is; a failure to keep it is no failure to load it.
+struct Keeping<'a> {
+    store: Option<&'a Store>,
+    keeper: Option<Keeper>,
+    /// Small files that came before the keeper was opened: what is kept has to be read back first.
+    early: Vec<(String, Vec<u8>)>,
+    notice: Option<String>,
+}
+
+impl<'a> Keeping<'a> {
+    fn new(store: Option<&'a Store>) -> Keeping<'a> {
+        Keeping { store, keeper: None, early: Vec::new(), notice: None }
+    }
+
+    /// Begins to keep the load, after what `kept` has of it.
+    async fn open(&mut self, head: Head, kept: Option<&Kept>) {
+        let Some(store) = self.store else { return };
+        match store.keep(head, kept).await {
+            Ok(keeper) => self.keeper = Some(keeper),
+            Err(failure) => self.give_up(failure).await,
+        }
+        for (name, content) in std::mem::take(&mut self.early) {
+            self.note(|keeper| keeper.file(&name, &content)).await;
+        }
+    }
+
+    async fn note(&mut self, keep: impl FnOnce(&mut Keeper) -> Result<()>) {
+        if let Some(Err(failure)) = self.keeper.as_mut().map(keep) {
+            self.give_up(failure).await;
+        }
+    }
+
+    async fn give_up(&mut self, failure: Failure) {
+        self.notice = Some(failure.error);
+        // Files have to be closed before they can be removed.
+        self.keeper = None;
+        if let Some(store) = self.store {
+            store.remove().await;
+        }
+    }
+}
+
+/// The hashes of the file that is being read, and of the whole model.
+#[derive(Clone)]
+struct Hashes {
+    file: Sha256,
+    model: Sha256,
+}
+
+/// What a checkpoint says beside the place in the file.
+#[derive(Serialize, Deserialize)]
+struct Resume {
+    file: String,
+    model: String,
+    version: fetch::Version,
+    /// Whether the file was read to its end.
+    is_whole: bool,
+}
+
 impl Load<'_> {
     async fn run(&self) -> Result<Loaded> {
+        let mut keeping = Keeping::new(self.store);
+        let loaded = self.run_and_keep(&mut keeping).await;
+        if let Err(failure) = &loaded {
+            // Nothing is kept of bytes that are wrong. What came before a broken connection or a stop is.
+            if matches!(failure.kind, Kind::Hash | Kind::Format | Kind::Invalid) {
+                keeping.give_up(failure.clone()).await;
+            }
+        }
+        loaded.map(|model| Loaded { model, notice: keeping.notice })
+    }
+
+    async fn run_and_keep(&self, keeping: &mut Keeping<'_>) -> Result<NodeModel> {
         let names: Vec<String> = self.source.files.iter().map(|file| file.name.clone()).collect();
         let files = model_files(&names)?;
         // Before the weights, which then take the memory that parsing leaves free.
-        let tokenizer = self.tokenizer(files.tokenizer.as_ref(), &names).await?;
-        let config = self.small_if(files.config.as_deref()).await?;
-        let generation_config = self.small_if(files.generation_config.as_deref()).await?;
-        let mut model_sha = Sha256::new();
-        model_sha.update(config.as_deref().unwrap_or_default());
+        let tokenizer = self.tokenizer(files.tokenizer.as_ref(), &names, keeping).await?;
+        let config = self.small_if(files.config.as_deref(), keeping).await?;
+        let generation_config = self.small_if(files.generation_config.as_deref(), keeping).await?;
+        let mut hashes = Hashes { file: Sha256::new(), model: Sha256::new() };
+        hashes.model.update(config.as_deref().unwrap_or_default());
         let mut loader = Loader::new(config.as_deref(), self.options.load)?;
+        if let Some(config) = &config {
+            reserve(memory_bytes(config, self.options.load.dtype)?)?;
+        }
         let weights = match &files.weights {
             WeightFiles::One(name) => vec![name.clone()],
-            WeightFiles::Sharded(index) => shards(&self.small(index).await?)?,
+            WeightFiles::Sharded(index) => shards(&self.small(index, keeping).await?)?,
         };
-        for name in &weights {
-            self.weights(self.file(name)?, &mut loader, &mut model_sha).await?;
-        }
-        let sha256 = Some(hexadecimal(&model_sha.finalize()));
+        let mut resumed = match &self.kept {
+            Some(kept) => self.restore(kept, &mut loader).await?,
+            None => None,
+        };
+        let sha256 = match self.kept.as_ref().and_then(|kept| kept.index.complete.as_ref()) {
+            Some(state) => state["sha256"].as_str().map(Into::into),
+            None => {
+                let head = Head::new(self.options.load.dtype, self.source.describe());
+                keeping.open(head, self.kept.as_ref()).await;
+                let first = resumed.as_ref().map(|checkpoint| checkpoint.file.clone());
+                for name in
+                    weights.iter().skip_while(|name| first.as_ref().is_some_and(|first| first != *name))
+                {
+                    let resumed = resumed.take();
+                    self.weights(self.file(name)?, resumed, &mut loader, &mut hashes, keeping).await?;
+                }
+                Some(hexadecimal(&hashes.model.finalize()))
+            }
+        };
         let name = self.source.name.clone();
         let task = assemble(loader.finish()?, tokenizer, generation_config.as_deref())?;
         check_task(&name, self.options.task, &task)?;
-        Ok(Loaded { model: NodeModel { name, sha256, task }, notice: None })
+        if let Some(keeper) = keeping.keeper.take() {
+            let state = json!({"sha256": sha256});
+            if let Err(failure) = keeper.complete(state).await {
+                keeping.give_up(failure).await;
+            }
+        }
+        Ok(NodeModel { name, sha256, task })
     }
 
     fn file(&self, name: &str) -> Result<&SourceFile> {
@@ -137,11 +288,15 @@ impl Load<'_> {
     }
 
     /// Reads a small file as a whole, and checks its hash if one is known.
-    async fn small(&self, name: &str) -> Result<Vec<u8>> {
+    async fn small(&self, name: &str, keeping: &mut Keeping<'_>) -> Result<Vec<u8>> {
+        if let Some(kept) = &self.kept
+            && let Some(content) = kept.file(name).await?
+        {
+            return Ok(content);
+        }
         let file = self.file(name)?;
         let mut content = Vec::new();
-        let mut sha = Sha256::new();
-        let mut download = Download::begin(self, file, 0).await?;
+        let mut download = Download::begin(self, file, 0, fetch::Version::default()).await?;
         content.reserve_exact(download.size_bytes.unwrap_or(0).min(LARGEST_SMALL_FILE) as usize);
         let mut piece = Vec::new();
         while download.next(&mut piece).await? {
@@ -151,27 +306,33 @@ impl Load<'_> {
             }
             content.extend_from_slice(&piece);
         }
-        if file.sha256.is_some() {
-            sha.update(&content);
+        check_hash(file, Sha256::new_with_prefix(if file.sha256.is_some() { &content } else { &[][..] }))?;
+        if keeping.store.is_some() {
+            keeping.early.push((name.into(), content.clone()));
         }
-        check_hash(file, sha)?;
         Ok(content)
     }
 
-    async fn small_if(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
+    async fn small_if(&self, name: Option<&str>, keeping: &mut Keeping<'_>) -> Result<Option<Vec<u8>>> {
         match name {
-            Some(name) => self.small(name).await.map(Some),
+            Some(name) => self.small(name, keeping).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn tokenizer(&self, files: Option<&TokenizerFiles>, names: &[String]) -> Result<Option<Tokenizer>> {
+    async fn tokenizer(
+        &self,
+        files: Option<&TokenizerFiles>,
+        names: &[String],
+        keeping: &mut Keeping<'_>,
+    ) -> Result<Option<Tokenizer>> {
         let Some(files) = files else { return Ok(None) };
         let config = "tokenizer_config.json";
         let wanted = |name: &str| {
             files.names().contains(&name) || (name == config && names.iter().any(|other| other == name))
         };
-        let read = async |name: &str| self.small_if(Some(name).filter(|name| wanted(name))).await;
+        let mut read =
+            async |name: &str| self.small_if(Some(name).filter(|name| wanted(name)), keeping).await;
         let (json, vocab, merges) =
             (read("tokenizer.json").await?, read("vocab.json").await?, read("merges.txt").await?);
         let (words, config) = (read("vocab.txt").await?, read(config).await?);
@@ -184,21 +345,140 @@ impl Load<'_> {
         })?)
     }
 
-    /// Streams one file of weights into the loader.
-    async fn weights(&self, file: &SourceFile, loader: &mut Loader, model_sha: &mut Sha256) -> Result<()> {
-        let mut file_sha = Sha256::new();
-        let mut download = Download::begin(self, file, 0).await?;
-        loader.begin_file(&file.name, download.size_bytes)?;
-        let mut piece = Vec::new();
-        while download.next(&mut piece).await? {
-            model_sha.update(&piece);
-            if file.sha256.is_some() {
-                file_sha.update(&piece);
+    /// Puts back what an earlier load has kept; answers with where that load was.
+    async fn restore(&self, kept: &Kept, loader: &mut Loader) -> Result<Option<Checkpoint>> {
+        let index = &kept.index;
+        let total = index.pieces.iter().map(|piece| piece.size_bytes).sum();
+        let mut meter = Meter::new(self.report, "model", 0, Some(total), From::Cache);
+        let mut is_open = false;
+        let mut done = 0;
+        for piece in &index.pieces {
+            if self.signal.aborted() {
+                return Err(source::stopped());
             }
-            loader.push(&piece)?;
+            if let Content::Header { name, file_bytes } = &piece.content {
+                if is_open {
+                    loader.skip_to(u64::MAX)?;
+                    loader.end_file()?;
+                }
+                let mut header = vec![0; piece.size_bytes as usize];
+                kept.read(piece, 0, &mut header).await?;
+                piece.check(&header)?;
+                loader.begin_file(name, *file_bytes)?;
+                loader.restore_header(&header)?;
+                is_open = true;
+            } else if let Some(tensor) = piece.tensor() {
+                let mut slot = loader.slot(&tensor)?;
+                let mut from = 0;
+                for part in slot.parts_mut() {
+                    kept.read(piece, from, part).await?;
+                    from += part.len() as u64;
+                }
+                loader.restore(slot)?;
+            }
+            done += piece.size_bytes;
+            meter.set(done);
         }
-        check_hash(file, file_sha)?;
+        match &index.checkpoint {
+            Some(checkpoint) => loader.skip_to(checkpoint.at)?,
+            None if is_open => {
+                loader.skip_to(u64::MAX)?;
+                loader.end_file()?;
+            }
+            None => {}
+        }
+        Ok(index.checkpoint.clone())
+    }
+
+    /// Streams one file of weights into the loader, after what an earlier load had of it.
+    async fn weights(
+        &self,
+        file: &SourceFile,
+        resumed: Option<Checkpoint>,
+        loader: &mut Loader,
+        hashes: &mut Hashes,
+        keeping: &mut Keeping<'_>,
+    ) -> Result<()> {
+        let (mut from, mut version, mut is_whole) = (0, fetch::Version::default(), false);
+        hashes.file = Sha256::new();
+        if let Some(Checkpoint { at, state, .. }) = resumed {
+            let state: Resume = serde_json::from_value(state).map_err(|_| unusable())?;
+            *hashes = Hashes { file: thaw(&state.file)?, model: thaw(&state.model)? };
+            (from, version, is_whole) = (at, state.version, state.is_whole);
+        }
+        if !is_whole {
+            let mut download = Download::begin(self, file, from, version).await?;
+            if from == 0 {
+                loader.begin_file(&file.name, download.size_bytes)?;
+            }
+            let mut piece = Vec::new();
+            while download.next(&mut piece).await? {
+                let mut rest = piece.as_slice();
+                while !rest.is_empty() {
+                    // Not beyond a tensor's end, where the next load can go on.
+                    let until = loader.until_tensor_end().and_then(|until| usize::try_from(until).ok());
+                    let (now, later) = rest.split_at(until.unwrap_or(rest.len()).min(rest.len()));
+                    rest = later;
+                    hashes.model.update(now);
+                    hashes.file.update(now);
+                    loader.push(now)?;
+                    from += now.len() as u64;
+                    self.keep_fresh(loader, &download, keeping).await;
+                    if until == Some(now.len()) {
+                        let line = checkpoint(&file.name, from, hashes, &download.version, false);
+                        keeping.note(|keeper| keeper.checkpoint(line)).await;
+                    }
+                }
+            }
+            check_hash(file, hashes.file.clone())?;
+            let line = checkpoint(&file.name, from, hashes, &download.version, true);
+            keeping.note(|keeper| keeper.checkpoint(line)).await;
+        }
         Ok(loader.end_file()?)
+    }
+
+    /// Keeps what has become whole since the last piece.
+    async fn keep_fresh(&self, loader: &mut Loader, download: &Download<'_>, keeping: &mut Keeping<'_>) {
+        if let Some(header) = loader.take_header() {
+            keeping.note(|keeper| keeper.header(&download.file.name, download.size_bytes, &header)).await;
+        }
+        let finished = loader.take_finished();
+        keeping.note(|keeper| finished.iter().try_for_each(|tensor| keeper.tensor(tensor))).await;
+    }
+}
+
+fn checkpoint(file: &str, at: u64, hashes: &Hashes, version: &fetch::Version, is_whole: bool) -> Checkpoint {
+    let freeze = |sha: &Sha256| hexadecimal(&sha.serialize());
+    let (file_sha, model) = (freeze(&hashes.file), freeze(&hashes.model));
+    let resume = Resume { file: file_sha, model, version: version.clone(), is_whole };
+    Checkpoint { file: file.into(), at, state: json!(resume) }
+}
+
+/// A hash that goes on where an earlier load left it.
+fn thaw(text: &str) -> Result<Sha256> {
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+    let state = bytes.as_deref().and_then(|bytes| SerializedState::<Sha256>::try_from(bytes).ok());
+    state.and_then(|state| Sha256::deserialize(&state).ok()).ok_or_else(unusable)
+}
+
+fn unusable() -> Failure {
+    Failure::new(Kind::Storage, "What was kept in this browser cannot be read.")
+}
+
+/// Makes sure that there is memory for the weights, before anything is downloaded.
+///
+/// What is given back at once stays with the module, so the weights then fill it without growing again.
+fn reserve(bytes: u64) -> Result<()> {
+    let mut probe = Vec::<u8>::new();
+    let bytes = usize::try_from(bytes).ok();
+    match bytes.map(|bytes| probe.try_reserve_exact(bytes)) {
+        Some(Ok(())) => Ok(()),
+        _ => {
+            let error =
+                "There is not enough memory for this model; close other pages, or choose a smaller one.";
+            Err(Failure::new(Kind::Memory, error))
+        }
     }
 }
 
@@ -215,16 +495,28 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    async fn begin(load: &'a Load<'a>, file: &'a SourceFile, from: u64) -> Result<Download<'a>> {
-        let mut version = fetch::Version::default();
+    /// Begins at byte `from` of the file, if it still is of `version`.
+    async fn begin(
+        load: &'a Load<'a>,
+        file: &'a SourceFile,
+        from: u64,
+        mut version: fetch::Version,
+    ) -> Result<Download<'a>> {
         let (bytes, size_bytes) = match &file.content {
-            Content::Url(url) => {
+            Place::Url(url) => {
+                let before = Some(&version);
                 let opened =
-                    patiently(load.signal, async || fetch::open(url, from, None, load.signal).await).await?;
-                version = opened.version;
+                    patiently(load.signal, async || fetch::open(url, from, before, load.signal).await)
+                        .await?;
+                if opened.from != from {
+                    return Err(fetch::changed(url));
+                }
+                if from == 0 {
+                    version = opened.version;
+                }
                 (Bytes::stream(&file.name, &opened.body)?, file.size_bytes.or(opened.size_bytes))
             }
-            _ => file.open(from, load.signal).await?,
+            _ => file.open_here(from)?,
         };
         let meter = Meter::new(load.report, &file.name, from, size_bytes, file.content.from());
         Ok(Download { load, file, bytes, version, at: from, size_bytes, meter })
@@ -246,7 +538,7 @@ impl<'a> Download<'a> {
                 }
                 Err(failure) => failure,
             };
-            let Content::Url(url) = &self.file.content else { return Err(broke) };
+            let Place::Url(url) = &self.file.content else { return Err(broke) };
             if broke.kind != Kind::Network {
                 return Err(broke);
             }
@@ -257,6 +549,7 @@ impl<'a> Download<'a> {
                 _ => failure,
             })?;
             if opened.from != at {
+                // It cannot go on within a file. What is kept, or the beginning, is where another try goes on.
                 return Err(self.broke_off(&broke));
             }
             self.bytes = Bytes::stream(&self.file.name, &opened.body)?;
@@ -367,7 +660,7 @@ fn check_task(name: &str, wanted: Option<Task>, model: &LoadedTask) -> Result<()
     Err(Failure::new(Kind::Format, error))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes any text");

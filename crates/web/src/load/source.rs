@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortSignal, Blob, ReadableStream, ReadableStreamDefaultReader};
 
-use super::{
-    fetch::{self, Opened},
-    hub,
-    progress::From,
-};
+use super::{fetch, hub, progress::From};
 use crate::{
     error::{Failure, Kind, Result},
     host,
@@ -22,10 +19,32 @@ use crate::{
 const SLICE: f64 = (1 << 20) as f64;
 
 /// A model's files.
+#[derive(Clone)]
 pub(crate) struct Source {
     /// What to call the model.
     pub(crate) name: String,
     pub(crate) files: Vec<SourceFile>,
+}
+
+impl Source {
+    /// What the index of a kept model says of its source: enough to tell another version of it.
+    pub(crate) fn describe(&self) -> Value {
+        let file = |file: &SourceFile| {
+            let url = if let Place::Url(url) = &file.content { Some(url) } else { None };
+            json!({"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256, "url": url})
+        };
+        json!({"name": self.name, "files": self.files.iter().map(file).collect::<Vec<_>>()})
+    }
+
+    /// The source of a model that is kept as a whole.
+    pub(crate) fn kept(described: &Value) -> Option<Source> {
+        let file = |file: &Value| {
+            let name = file["name"].as_str()?.to_string();
+            Some(SourceFile { name, size_bytes: None, sha256: None, content: Place::Kept })
+        };
+        let files = described["files"].as_array()?.iter().map(file).collect::<Option<_>>()?;
+        Some(Source { name: described["name"].as_str()?.into(), files })
+    }
 }
 
 /// One file of a model.
@@ -35,17 +54,19 @@ pub(crate) struct SourceFile {
     pub(crate) size_bytes: Option<u64>,
     /// What its bytes must hash to, in hexadecimal.
     pub(crate) sha256: Option<String>,
-    pub(crate) content: Content,
+    pub(crate) content: Place,
 }
 
 /// A file's bytes: at an address, or here already.
 #[derive(Clone)]
-pub(crate) enum Content {
+pub(crate) enum Place {
     Url(String),
     Blob(Blob),
     Bytes(Uint8Array),
     /// The body of a response; it can be read once.
     Stream(ReadableStream),
+    /// In what is kept in this browser, and nowhere else.
+    Kept,
 }
 
 /// Where a model comes from, as JavaScript says it.
@@ -83,12 +104,23 @@ impl Origin {
             .map(|pair| {
                 let pair = Array::from(&pair);
                 let name = pair.get(0).as_string().unwrap_or_default();
-                let (content, size_bytes) = Content::read(&name, &pair.get(1))?;
+                let (content, size_bytes) = Place::read(&name, &pair.get(1))?;
                 Ok(SourceFile { name, size_bytes, sha256: None, content })
             })
             .collect::<Result<_>>()?;
         let name = host::text(source, "name").unwrap_or_else(|| "files".into());
         Ok(Origin::Files { name, files })
+    }
+
+    /// What a model is kept under; nothing for files that the visitor has anyway, and those that came with the page.
+    pub(crate) fn key(&self) -> Option<String> {
+        match self {
+            Origin::Hub(hub::Repository { id, revision, endpoint }) => {
+                Some(format!("hub {endpoint} {id}@{revision}"))
+            }
+            Origin::Gguf { url, sha256 } => Some(format!("{url} {}", sha256.as_deref().unwrap_or_default())),
+            Origin::Demo(_) | Origin::Files { .. } => None,
+        }
     }
 
     /// Finds the files. `base` is where the engine's own files lie, with a slash at its end.
@@ -129,7 +161,7 @@ async fn demo(name: &str, base: &str, signal: &AbortSignal) -> Result<Source> {
         name: listed.name.clone(),
         size_bytes: Some(listed.size_bytes),
         sha256: Some(listed.sha256.clone()),
-        content: Content::Url(format!("{folder}{name}/{}", listed.name)),
+        content: Place::Url(format!("{folder}{name}/{}", listed.name)),
     };
     Ok(Source { name: name.into(), files: files.iter().map(file).collect() })
 }
@@ -143,7 +175,7 @@ fn gguf(url: &str, sha256: Option<String>) -> Source {
         name,
         size_bytes: None,
         sha256,
-        content: Content::Url(url),
+        content: Place::Url(url),
     };
     Source {
         name: name.clone(),
@@ -154,25 +186,25 @@ fn gguf(url: &str, sha256: Option<String>) -> Source {
     }
 }
 
-impl Content {
-    fn read(name: &str, content: &JsValue) -> Result<(Content, Option<u64>)> {
+impl Place {
+    fn read(name: &str, content: &JsValue) -> Result<(Place, Option<u64>)> {
         if let Some(url) = content.as_string() {
-            return Ok((Content::Url(url), None));
+            return Ok((Place::Url(url), None));
         }
         if let Some(blob) = content.dyn_ref::<Blob>() {
-            return Ok((Content::Blob(blob.clone()), Some(blob.size() as u64)));
+            return Ok((Place::Blob(blob.clone()), Some(blob.size() as u64)));
         }
         if let Some(buffer) = content.dyn_ref::<ArrayBuffer>() {
             let bytes = Uint8Array::new(buffer);
             let size = u64::from(bytes.length());
-            return Ok((Content::Bytes(bytes), Some(size)));
+            return Ok((Place::Bytes(bytes), Some(size)));
         }
         if let Some(bytes) = content.dyn_ref::<Uint8Array>() {
-            return Ok((Content::Bytes(bytes.clone()), Some(u64::from(bytes.length()))));
+            return Ok((Place::Bytes(bytes.clone()), Some(u64::from(bytes.length()))));
         }
         if let Ok(stream) = host::property(content, "stream").dyn_into::<ReadableStream>() {
             let size = host::property(content, "size").as_f64().map(|size| size as u64);
-            return Ok((Content::Stream(stream), size));
+            return Ok((Place::Stream(stream), size));
         }
         let error = format!("`{name}` should be an address, a Blob, a Response or bytes.");
         Err(Failure::new(Kind::Invalid, error))
@@ -181,8 +213,9 @@ impl Content {
     /// Where its bytes come from, for people.
     pub(crate) fn from(&self) -> From {
         match self {
-            Content::Url(_) | Content::Stream(_) => From::Network,
-            Content::Blob(_) | Content::Bytes(_) => From::File,
+            Place::Url(_) | Place::Stream(_) => From::Network,
+            Place::Blob(_) | Place::Bytes(_) => From::File,
+            Place::Kept => From::Cache,
         }
     }
 }
@@ -195,22 +228,22 @@ pub(crate) enum Bytes {
 }
 
 impl SourceFile {
-    /// Opens the file at `from`; the second value is its size, where that is known now.
-    pub(crate) async fn open(&self, from: u64, signal: &AbortSignal) -> Result<(Bytes, Option<u64>)> {
+    /// Opens what needs no request, at its byte `from`; the second value is its size, where that is known.
+    pub(crate) fn open_here(&self, from: u64) -> Result<(Bytes, Option<u64>)> {
         match &self.content {
-            Content::Url(url) => {
-                let Opened { body, size_bytes, .. } = fetch::open(url, from, None, signal).await?;
-                Ok((Bytes::stream(&self.name, &body)?, self.size_bytes.or(size_bytes)))
-            }
-            Content::Blob(blob) => {
+            Place::Blob(blob) => {
                 Ok((Bytes::Blob { blob: blob.clone(), at: from as f64 }, Some(blob.size() as u64)))
             }
-            Content::Bytes(bytes) => {
+            Place::Bytes(bytes) => {
                 let size = u64::from(bytes.length());
                 let at = u32::try_from(from.min(size)).expect("at most the length, which is a u32");
                 Ok((Bytes::Array { bytes: bytes.clone(), at }, Some(size)))
             }
-            Content::Stream(stream) => Ok((Bytes::stream(&self.name, stream)?, self.size_bytes)),
+            Place::Stream(stream) => Ok((Bytes::stream(&self.name, stream)?, self.size_bytes)),
+            Place::Url(_) | Place::Kept => {
+                let error = format!("`{}` is not in what was kept in this browser.", self.name);
+                Err(Failure::new(Kind::Storage, error))
+            }
         }
     }
 }
