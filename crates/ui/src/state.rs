@@ -475,6 +475,9 @@ impl App {
             self.engine.set(EngineState::Failed(error.into()));
             return Err(error.into());
         }
+        if !capabilities.opfs && !capabilities.cache_api {
+            self.say("This browser window keeps no models, so they come anew at each visit. All else works.");
+        }
         // While that was awaited, another caller may have opened it.
         if let Some(open) = self.handles.with_value(|handles| handles.open.clone()) {
             return Ok(open);
@@ -503,6 +506,9 @@ impl App {
                     self.problem(crate::format::sentence(notice));
                 }
                 self.refresh_storage();
+            }
+            LoadState::Failed { kind, .. } if kind == "stopped" => {
+                self.say(format!("{node} is not loaded further. What came is kept."));
             }
             LoadState::Failed { error, .. } => {
                 self.problem(format!("{node}: {}", crate::format::sentence(error)));
@@ -579,7 +585,8 @@ impl App {
                 news.extend(news_of(run, event));
             }
             let is_done = |text: &crate::run::TextState| text.mark() == Mark::Done;
-            first_done = run.texts.iter().position(is_done);
+            // More than two change places once they are ranked; then there is no place to go to yet.
+            first_done = run.texts.iter().position(is_done).filter(|_| run.texts.len() <= 2);
         });
         self.show_first_done(first_done);
         if !news.is_empty() {

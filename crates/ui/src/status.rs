@@ -96,6 +96,9 @@ fn of_load(load: Option<&LoadState>) -> Status {
             Status::new("loading", loading(*bytes, *total_bytes, *ms_left)).at(part(*bytes, *total_bytes))
         }
         Some(LoadState::Ready { .. }) => Status::new("idle", "ready"),
+        Some(LoadState::Failed { kind, .. }) if kind == "stopped" => {
+            Status { can_retry: true, ..Status::new("stopped", "not loaded; what came is kept") }
+        }
         Some(LoadState::Failed { error, can_retry, .. }) => {
             Status { can_retry: *can_retry, ..Status::new("failed", format::sentence(error)) }
         }
@@ -172,6 +175,15 @@ mod tests {
         let status = Status::of(None, Some(&run.nodes[0]), Some(6));
         check(&status, "writing", "100 tokens/s");
         assert_eq!(status.progress, Some(0.5));
+    }
+
+    #[test]
+    fn a_download_that_was_stopped_did_not_fail() {
+        let error = "Loading was stopped.".into();
+        let stopped = LoadState::Failed { error, kind: "stopped".into(), can_retry: true };
+        let status = Status::of(Some(&stopped), None, None);
+        check(&status, "stopped", "not loaded; what came is kept");
+        assert!(status.can_retry);
     }
 
     #[test]
