@@ -61,7 +61,7 @@ impl Browser {
         // Every request of the page, as events of Chromium's own protocol.
         wanted.set("goog:loggingPrefs", json!({"performance": "ALL", "browser": "ALL"}))?;
         let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wanted).await?;
-        driver.set_script_timeout(Duration::from_secs(120)).await?;
+        driver.set_script_timeout(Duration::from_secs(60)).await?;
         Ok(Browser { driver, chromedriver, _profile: profile })
     }
 

@@ -10,7 +10,14 @@ pub mod process;
 pub mod proxy;
 pub mod server;
 
-use std::time::Duration;
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -62,14 +69,27 @@ pub fn spec_with(arguments: &[&str], act: impl AsyncFnOnce(&Home) -> Result<()>)
     let runtime = runtime.expect("a runtime needs no more than memory");
     let outcome = runtime.block_on(async {
         let home = Home { server: Server::start(&[])?, browser: Browser::start(arguments).await? };
-        let outcome = act(&home).await;
-        if outcome.is_err() {
+        let outcome = caught(act(&home)).await;
+        if !matches!(outcome, Ok(Ok(()))) {
             home.browser.describe().await;
         }
         home.browser.close().await;
-        outcome
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(panic) => resume_unwind(panic),
+        }
     });
     if let Err(error) = outcome {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
+}
+
+/// What a future becomes, or the panic in it: an assertion that fails must not leave a browser behind.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
 }

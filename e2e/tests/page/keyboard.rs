@@ -36,9 +36,13 @@ async fn write(page: &Page<'_>, text: &str) -> Result<()> {
 async fn focused(page: &Page<'_>) -> Result<(String, bool)> {
     let script = "
         const it = document.activeElement;
-        const style = getComputedStyle(it);
-        const ring = (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== 'none';
-        return { name: it.id || it.textContent.trim().slice(0, 40), ring }";
+        const isRinged = (element) => {
+            const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(element);
+            return (outlineStyle !== 'none' && parseFloat(outlineWidth) > 0) || boxShadow !== 'none';
+        };
+        // A field may leave the ring to the box around it.
+        const ring = isRinged(it) || (it.parentElement?.matches('.box') && isRinged(it.parentElement));
+        return { name: it.id || it.textContent.trim().slice(0, 40), ring: Boolean(ring) }";
     let found = page.browser.script(script, vec![]).await?;
     Ok((found["name"].as_str().unwrap_or_default().to_string(), found["ring"] == true))
 }

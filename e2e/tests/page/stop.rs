@@ -14,9 +14,8 @@ const STOPPING: &str = "
     const [node] = args;
     const stop = Array.from(document.querySelectorAll('button')).find((button) => button.textContent === 'Stop');
     const state = () => document.querySelector(`li[data-node=\"${node}\"]`).dataset.state;
-    while (!['writing', 'loading'].includes(state())) await new Promise((next) => setTimeout(next, 0));
-    // Well into it.
-    await new Promise((next) => setTimeout(next, 30));
+    const isUnderWay = () => state() === 'loading' || document.querySelectorAll(`article[data-node=${node}] [data-token]`).length > 3;
+    while (!isUnderWay()) await new Promise((next) => setTimeout(next, 0));
     const before = state();
     const began = performance.now();
     stop.click();
@@ -33,7 +32,7 @@ async fn run_long(page: &Page<'_>) -> Result<()> {
     // To the end of the slider.
     length.send_keys("\u{e010}").await?;
     let many = page.find("slider", "Continuations").await?;
-    many.send_keys("\u{e010}").await?;
+    many.send_keys("\u{e014}\u{e014}\u{e014}").await?;
     page.click("button", "Run").await
 }
 
