@@ -67,6 +67,7 @@ impl Status {
                 let detail = format!("reads {} of {}", (node.ended + 1).min(node.expected), node.expected);
                 Status::new("scoring", detail).at(fraction(node.ended, node.expected))
             }
+            Activity::Done if matches!(load, Some(LoadState::Failed { .. })) => of_load(load),
             Activity::Done => {
                 let detail = match node.tokens_per_second() {
                     Some(speed) => format!("done, {speed:.0} tokens/s"),
@@ -75,7 +76,15 @@ impl Status {
                 };
                 Status::new("done", detail).at(Some(1.0))
             }
-            Activity::Stopped => Status::new("stopped", "stopped"),
+            // The run is stopped; its model may still be on its way, or have been stopped too.
+            Activity::Stopped => match load {
+                Some(LoadState::Loading { .. }) => {
+                    let load = of_load(load);
+                    Status::new("stopped", format!("stopped; its model: {}", load.detail)).at(load.progress)
+                }
+                Some(LoadState::Failed { .. }) => of_load(load),
+                _ => Status::new("stopped", "stopped"),
+            },
             Activity::Failed(error) => Status {
                 can_retry: matches!(load, Some(LoadState::Failed { can_retry: true, .. })),
                 ..Status::new("failed", format::sentence(error))
@@ -175,6 +184,16 @@ mod tests {
         let status = Status::of(None, Some(&run.nodes[0]), Some(6));
         check(&status, "writing", "100 tokens/s");
         assert_eq!(status.progress, Some(0.5));
+    }
+
+    #[test]
+    fn a_stopped_run_still_tells_of_its_model() {
+        let mut run = RunState::begin(Arc::new(Graph::default()), Request::default());
+        run.stop();
+        let status = Status::of(Some(&load(2e6, None)), Some(&run.nodes[0]), None);
+        check(&status, "stopped", "stopped; its model: 2.0 MB of 8.0 MB");
+        let gone = LoadState::Failed { error: "gone".into(), kind: "network".into(), can_retry: true };
+        assert!(Status::of(Some(&gone), Some(&run.nodes[0]), None).can_retry);
     }
 
     #[test]
