@@ -12,10 +12,10 @@
 //!    it as a value (x86 with VNNI): weights plus 128, as in AVX-512. [`Signed8`] is for those that take it as a sign
 //!    (ARM's `sdot`): weights as they are. [`Dot::works`] tries them out on extreme operands before they are used.
 //!
-//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. Processors do so themselves,
-//! a few pages at a time; so four panels, in four places, are read in turn, two tiles each: 20 % faster, of 7 to 10 GB/s
-//! on an Emerald Rapids server, though 6 % slower where all is in the nearest cache. Changing panels after every tile
-//! costs more there (25 %, registers run out), after four it gains nothing; neither did loads of what comes later.
+//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. Reading four panels in turn, so
+//! that the processor fetches from four places by itself, gained 20 % on an Emerald Rapids server, and was four times
+//! slower in Chromium on a Zen 4 server (3.1 instead of 12 GB/s): the sums then live in memory. So there is one panel
+//! at a time.
 //!
 //! Activations are stored in the form that each of these loads with one broadcast.
 
@@ -242,39 +242,27 @@ unsafe fn matmul_with<D: Dot>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let mut panels = panels;
-    while x.rows == 1 && panels.len() >= SIDE_BY_SIDE {
-        // SAFETY: the caller's promise.
-        unsafe { rows::<D, 1, 4, SIDE_BY_SIDE>(matrix, x, panels.start, 0, around, out) };
-        panels.start += SIDE_BY_SIDE;
-    }
     for panel in panels {
         for first in (0..x.rows).step_by(4) {
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<D, 1, 4, 1>(matrix, x, panel, first, around, out),
-                    2 => rows::<D, 2, 2, 1>(matrix, x, panel, first, around, out),
-                    3 => rows::<D, 3, 2, 1>(matrix, x, panel, first, around, out),
-                    _ => rows::<D, 4, 2, 1>(matrix, x, panel, first, around, out),
+                    1 => rows::<D, 1, 2>(matrix, x, panel, first, around, out),
+                    2 => rows::<D, 2, 2>(matrix, x, panel, first, around, out),
+                    3 => rows::<D, 3, 2>(matrix, x, panel, first, around, out),
+                    _ => rows::<D, 4, 2>(matrix, x, panel, first, around, out),
                 }
             }
         }
     }
 }
 
-/// Panels that a single row of activations is multiplied with side by side.
-const SIDE_BY_SIDE: usize = 4;
-
-/// Tiles of one of them before it is the next one's turn.
-const TILES_IN_TURN: usize = 2;
-
-/// The outputs of `P` panels for the activation rows `first..first + M`, a group; `Q` quarters of a panel at a time.
+/// The outputs of one panel for the activation rows `first..first + M`, a group; `Q` quarters of the panel at a time.
 ///
 /// # Safety
-/// Nobody else uses the panels' columns of `out`.
+/// Nobody else uses the panel's columns of `out`.
 #[inline(always)]
-unsafe fn rows<D: Dot, const M: usize, const Q: usize, const P: usize>(
+unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
     matrix: &MatrixQ8,
     x: &Quantised,
     panel: usize,
@@ -282,49 +270,41 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize, const P: usize>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let panels: [_; P] = from_fn(|p| matrix.panel(panel + p));
+    let (tiles, scales) = matrix.panel(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
-    let mut sums = [[[f32x4_splat(0.0); M]; 4]; P];
-    let step = if P == 1 { xs.len().max(1) } else { TILES_IN_TURN };
-    for (chunk, xs) in xs.chunks(step).enumerate() {
-        let at = chunk * step;
-        for ((tiles, scales), sums) in panels.iter().zip(&mut sums) {
-            let (tiles, scales) = (&tiles[at..at + xs.len()], &scales[at..at + xs.len()]);
-            for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
-                for (part, sums) in sums.as_chunks_mut::<Q>().0.iter_mut().enumerate() {
-                    let mut starts = [D::start(&x[0]); M];
-                    for (start, x) in starts.iter_mut().zip(x) {
-                        *start = D::start(x);
+    let mut sums = [[f32x4_splat(0.0); M]; 4];
+    for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+        for (part, sums) in sums.as_chunks_mut::<Q>().0.iter_mut().enumerate() {
+            let mut starts = [D::start(&x[0]); M];
+            for (start, x) in starts.iter_mut().zip(x) {
+                *start = D::start(x);
+            }
+            let mut dots = [starts; Q];
+            for (i, group) in tile.0.iter().enumerate() {
+                for q in 0..Q {
+                    let w = D::weights(load(&group[(part * Q + q) * 4..]));
+                    for m in 0..M {
+                        dots[q][m] = D::add(dots[q][m], w, &x[m], i);
                     }
-                    let mut dots = [starts; Q];
-                    for (i, group) in tile.0.iter().enumerate() {
-                        for q in 0..Q {
-                            let w = D::weights(load(&group[(part * Q + q) * 4..]));
-                            for m in 0..M {
-                                dots[q][m] = D::add(dots[q][m], w, &x[m], i);
-                            }
-                        }
-                    }
-                    for q in 0..Q {
-                        let scales = f16x4(&scales[(part * Q + q) * 4..]);
-                        for m in 0..M {
-                            let scales = f32x4_mul(scales, f32x4_splat(x[m].scale));
-                            let dots = f32x4_convert_i32x4(D::finish(dots[q][m]));
-                            sums[q][m] = f32x4_add(sums[q][m], f32x4_mul(dots, scales));
-                        }
-                    }
+                }
+            }
+            for q in 0..Q {
+                let scales = f16x4(&scales[(part * Q + q) * 4..]);
+                for m in 0..M {
+                    let scales = f32x4_mul(scales, f32x4_splat(x[m].scale));
+                    let dots = f32x4_convert_i32x4(D::finish(dots[q][m]));
+                    sums[q][m] = f32x4_add(sums[q][m], f32x4_mul(dots, scales));
                 }
             }
         }
     }
-    for (p, [a, b, c, d]) in sums.iter().enumerate() {
-        for m in 0..M {
-            let mut lanes = [0.0; PANEL];
-            F32x16([a[m], b[m], c[m], d[m]]).store(&mut lanes);
-            // SAFETY: the caller gave us the panels alone.
-            let (column, out) = unsafe { matrix.outputs(panel + p, first + m, out) };
-            twin::finish(&lanes, around, column, out);
-        }
+    let [a, b, c, d] = sums;
+    for m in 0..M {
+        let mut lanes = [0.0; PANEL];
+        F32x16([a[m], b[m], c[m], d[m]]).store(&mut lanes);
+        // SAFETY: the caller gave us the panel alone.
+        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
+        twin::finish(&lanes, around, column, out);
     }
 }
 
