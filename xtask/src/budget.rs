@@ -111,6 +111,12 @@ fn without_hash(path: &str) -> String {
             return format!("{}{}", &path[..at], &path[at + 17..]);
         }
     }
+    // Trunk's initializers have it in front.
+    if let Some((hash, name)) = path.split_once('-')
+        && is_hash(hash)
+    {
+        return name.to_owned();
+    }
     path.to_owned()
 }
 
@@ -127,6 +133,7 @@ mod tests {
         assert_eq!(without_hash("inkling-ui-0123456789abcdef_bg.wasm"), "inkling-ui_bg.wasm");
         assert_eq!(without_hash("a/boot-89abcdef01234567.js"), "a/boot.js");
         assert_eq!(without_hash("engine/inkling-relaxed.wasm"), "engine/inkling-relaxed.wasm");
+        assert_eq!(without_hash("0123456789abcdef-start.js"), "start.js");
         assert_eq!(without_hash("x-0123456789abcdef0.js"), "x-0123456789abcdef0.js");
     }
 
