@@ -23,8 +23,6 @@ pub mod error;
 pub mod generate;
 pub mod graph;
 #[cfg(feature = "models")]
-pub mod kernels;
-#[cfg(feature = "models")]
 pub mod layers;
 #[cfg(feature = "models")]
 pub mod model;
@@ -35,3 +33,5 @@ pub mod sampler;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+#[cfg(feature = "models")]
+pub use inkling_kernels as kernels;

@@ -16,10 +16,7 @@ use inkling_engine::{
 };
 use proptest::prelude::*;
 use serde_json::Value;
-use support::{Files, checkpoint};
-
-const CASES: [&str; 6] =
-    ["gpt2-gelu", "gpt2-sharded", "gpt2-width-40", "gguf-q8_0", "bert-two-labels", "distilbert-two-labels"];
+use support::{Files, cases, checkpoint};
 
 /// What a host keeps of a model.
 #[derive(Clone, Default)]
@@ -136,15 +133,20 @@ fn logits(model: &Loaded) -> Vec<u32> {
 
 #[test]
 fn an_unpacked_model_has_the_same_logits() {
-    for case in CASES {
+    let mut compared = 0;
+    for case in cases() {
         for dtype in [Dtype::Q8, Dtype::F32] {
-            let (files, mut disk) = (checkpoint(case), Disk::default());
+            let (files, mut disk) = (checkpoint(&case), Disk::default());
+            // One case is there to be refused.
+            let Ok(plain) = files.load(dtype) else { continue };
             let whole = load(&files, dtype, &mut disk, usize::MAX).unwrap().unwrap();
-            assert_eq!(logits(&whole), logits(&files.load(dtype).unwrap()), "{case}: while packing");
+            assert_eq!(logits(&whole), logits(&plain), "{case}: while packing");
             let unpacked = unpack(&files, dtype, &disk).unwrap();
             assert_eq!(logits(&unpacked), logits(&whole), "{case} {dtype:?}");
+            compared += 1;
         }
     }
+    assert!(compared > 50, "{compared}");
 }
 
 #[test]

@@ -250,7 +250,8 @@ fn needs(graph: &Graph) -> BTreeMap<String, BTreeSet<String>> {
     (0..graph.nodes.len()).map(of).collect()
 }
 
-#[cfg(all(test, feature = "toml"))]
+#[cfg(test)]
+#[cfg(feature = "toml")]
 mod tests {
     use super::*;
 

@@ -137,7 +137,8 @@ impl Run {
     }
 }
 
-#[cfg(all(test, feature = "toml"))]
+#[cfg(test)]
+#[cfg(feature = "toml")]
 mod tests {
     use super::*;
     use crate::protocol::FinishReason;

@@ -6,7 +6,7 @@
 //! where absolute times drift. Bits are checked before anything is timed.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use inkling_engine::kernels::{
+use inkling_kernels::{
     self, Activation, AttentionShape, FINGERPRINT, Isa, Mask, MatrixQ8, MatrixQ8Builder, SingleThread,
 };
 use std::hint::black_box;

@@ -2,6 +2,8 @@
 //!
 //! [`scalar`] defines every result, to the last bit. The twins of each instruction set compute the same numbers in the
 //! same order and are chosen at run time ([`Isa`]). Nothing here allocates per call, but for scratch that a thread keeps.
+//!
+//! A crate of its own, so that a build for the page can optimise it for speed and everything else for size.
 
 #![expect(unsafe_code, reason = "the only home of unsafe: SIMD and disjoint parts of outputs for threads")]
 
@@ -9,7 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-pub(crate) mod bytes;
+pub mod bytes;
 mod fingerprint;
 mod isa;
 #[cfg(any(

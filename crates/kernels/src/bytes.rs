@@ -25,12 +25,12 @@ fn view_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
 }
 
 /// The bytes of `values`.
-pub(crate) fn of_f32(values: &[f32]) -> &[u8] {
+pub fn of_f32(values: &[f32]) -> &[u8] {
     view(values)
 }
 
 /// The bytes of `values`, to be filled.
-pub(crate) fn of_f32_mut(values: &mut [f32]) -> &mut [u8] {
+pub fn of_f32_mut(values: &mut [f32]) -> &mut [u8] {
     view_mut(values)
 }
 

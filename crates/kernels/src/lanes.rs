@@ -497,27 +497,27 @@ fn attend_alone<F: Lanes>(
 /// Instantiates the functions of this module for one instruction set, as functions that enable its features.
 macro_rules! twins {
     ($lanes:ty $(, $features:literal)?) => {
-        $crate::kernels::lanes::twins! { @ $lanes, ($($features)?),
+        $crate::lanes::twins! { @ $lanes, ($($features)?),
             fn gelu_tanh(x: &mut [f32]);
             fn gelu_erf(x: &mut [f32]);
             fn tanh_all(x: &mut [f32]);
-            fn finish(sums: &[f32; $crate::kernels::scalar::LANES], around: &$crate::kernels::Around<'_>,
+            fn finish(sums: &[f32; $crate::scalar::LANES], around: &$crate::Around<'_>,
                 column: usize, out: &mut [f32]);
             fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             fn highest(x: &[f32]) -> f32;
             fn sum_exp(x: &[f32], highest: f32) -> f64;
             fn exp_minus_max(x: &mut [f32]) -> f32;
-            fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::kernels::AttentionShape,
+            fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,
                 scores: &mut [&mut [f32]], outs: &mut [&mut [f32]]);
         }
     };
     (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {
-        $($crate::kernels::lanes::twins! { @@ $lanes, $features, $name, ($($arg: $type),*), ($($out)?) })*
+        $($crate::lanes::twins! { @@ $lanes, $features, $name, ($($arg: $type),*), ($($out)?) })*
     };
     (@@ $lanes:ty, ($($features:literal)?), $name:ident, ($($arg:ident: $type:ty),*), ($($out:ty)?)) => {
         $(#[target_feature(enable = $features)])?
         pub(crate) fn $name($($arg: $type),*) $(-> $out)? {
-            $crate::kernels::lanes::$name::<$lanes>($($arg),*)
+            $crate::lanes::$name::<$lanes>($($arg),*)
         }
     };
 }
