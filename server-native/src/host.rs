@@ -28,7 +28,7 @@ use inkling_engine::{
         spec::{Input, Task},
     },
     kernels::Pool,
-    protocol::{Event, FailureKind, Job, Request, Stamped, TextId, Work},
+    protocol::{Event, FailureKind, Job, Request, Stamped, TextId},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, watch};
 
@@ -409,14 +409,7 @@ struct OpenTexts(BTreeSet<Option<TextId>>);
 
 impl OpenTexts {
     fn of(job: &Job) -> OpenTexts {
-        OpenTexts(match &job.work {
-            Work::Classify { source, .. } => BTreeSet::from([source.clone()]),
-            Work::Generate { parameters, first_sequence, .. } => {
-                let count = parameters.num_return_sequences.unwrap_or(1);
-                let id = |sequence| Some(TextId { node: job.node.clone(), sequence });
-                (*first_sequence..first_sequence + count).map(id).collect()
-            }
-        })
+        OpenTexts(job.texts().into_iter().collect())
     }
 
     fn see(&mut self, event: &Event) {

@@ -65,10 +65,11 @@ impl Repository {
         let listing = self.listing(&self.revision, signal).await?;
         let names: Vec<String> = listing.siblings.iter().map(|file| file.rfilename.clone()).collect();
         let has_torch = names.iter().any(|name| name == "pytorch_model.bin");
-        if has_torch && files::model_files(&top(&names)).is_err() {
-            if let Some(converted) = self.conversion(signal).await {
-                return Ok(self.source(converted));
-            }
+        if has_torch
+            && files::model_files(&top(&names)).is_err()
+            && let Some(converted) = self.conversion(signal).await
+        {
+            return Ok(self.source(converted));
         }
         Ok(self.source(listing))
     }
