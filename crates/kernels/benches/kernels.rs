@@ -7,7 +7,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self, Activation, AttentionShape, FINGERPRINT, Isa, Mask, MatrixQ8, MatrixQ8Builder, SingleThread,
+    self as kernels, Activation, AttentionShape, FINGERPRINT, Isa, Mask, MatrixQ8, MatrixQ8Builder,
+    SingleThread,
 };
 use std::hint::black_box;
 
