@@ -1,7 +1,7 @@
 //! How many tests ran, read from what the test runners print.
 //!
-//! Two forms are known: the summary of cargo-nextest, and the `test result:` line of Rust's own harness, which
-//! wasm-bindgen's runner prints as well.
+//! Three forms are known: the summary of cargo-nextest, the `test result:` line of Rust's own harness, which
+//! wasm-bindgen's runner prints as well, and the lines at the end of Node's runner, one for each way to end.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -41,7 +41,8 @@ pub(crate) fn read(output: &str) -> (Counts, Vec<String>) {
     for line in output.lines() {
         let line = without_colours(line);
         let line = line.trim();
-        if let Some(counts) = nextest_summary(line).or_else(|| harness_result(line))
+        if let Some(counts) =
+            nextest_summary(line).or_else(|| harness_result(line)).or_else(|| node_line(line))
             && counts != Counts::default()
         {
             sum += counts;
@@ -78,6 +79,21 @@ fn harness_result(line: &str) -> Option<Counts> {
             "ignored" => counts.skipped += number,
             _ => {}
         }
+    }
+    Some(counts)
+}
+
+/// `# pass 25` (or `ℹ pass 25` on a terminal), and likewise `fail`, `cancelled`, `skipped`, `todo`.
+fn node_line(line: &str) -> Option<Counts> {
+    let line = line.strip_prefix("# ").or_else(|| line.strip_prefix("ℹ "))?;
+    let (ending, number) = line.split_once(' ')?;
+    let number = number.parse().ok()?;
+    let mut counts = Counts::default();
+    match ending {
+        "pass" => counts.passed = number,
+        "fail" | "cancelled" => counts.failed = number,
+        "skipped" | "todo" => counts.skipped = number,
+        _ => return None,
     }
     Some(counts)
 }
@@ -184,5 +200,14 @@ a test prints: test result: ok
         assert_eq!(counts.to_string(), "2 passed, 0 failed");
         counts += Counts { passed: 1, failed: 1, skipped: 4 };
         assert_eq!(counts.to_string(), "3 passed, 1 failed, 4 skipped");
+    }
+
+    #[test]
+    fn nodes_runner_is_understood() {
+        let (counts, _) = read(
+            "ok 1 - a\n# tests 4\n# suites 0\n# pass 2\n# fail 1\n# cancelled 0\n# skipped 1\n# todo 0\n",
+        );
+        assert_eq!(counts, Counts { passed: 2, failed: 1, skipped: 1 });
+        assert_eq!(read("ℹ pass 3\nℹ fail 0").0, Counts { passed: 3, failed: 0, skipped: 0 });
     }
 }

@@ -26,7 +26,7 @@ struct Step {
     run: fn(&Options) -> Result<Report>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "fmt",
         what: "the code is formatted, so that diffs show only what changed",
@@ -89,6 +89,13 @@ const STEPS: [Step; 10] = [
         advice: "the failing tests are named above; their native twins have the same names",
         long: false,
         run: wasm_test,
+    },
+    Step {
+        name: "npm",
+        what: "the engine for JavaScript in Node, as the npm package has it: whole graphs, downloads that break, bad input",
+        advice: "the failing tests are named above; `node --test crates/web/js/test/*.test.mjs` runs them",
+        long: false,
+        run: npm,
     },
     Step {
         name: "e2e",
@@ -296,6 +303,24 @@ fn native(_: &Options) -> Result<Report> {
     tests(&mut runner(false))
 }
 
+fn npm(_: &Options) -> Result<Report> {
+    // The page's build has the engine in it, with both modules.
+    built_page()?;
+    let folder = workspace_root().join("crates/web/js/test");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("reading {}", folder.display()))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    files.retain(|file| file.to_string_lossy().ends_with(".test.mjs"));
+    files.sort();
+    if files.is_empty() {
+        bail!("expected tests (*.test.mjs) in {}, found none", folder.display());
+    }
+    let mut node = Command::new("node");
+    node.arg("--test").args(files).current_dir(workspace_root());
+    tests(&mut node)
+}
+
 fn e2e(_: &Options) -> Result<Report> {
     built_page()?;
     tools::chromium()?;
@@ -452,12 +477,12 @@ mod tests {
 
     #[test]
     fn everything_but_the_long_steps_by_default() {
-        check_steps("", "fmt deny page clippy native doc wasm-build wasm-test e2e");
+        check_steps("", "fmt deny page clippy native doc wasm-build wasm-test npm e2e");
     }
 
     #[test]
     fn long_adds_fuzz() {
-        check_steps("--long", "fmt deny page clippy native doc wasm-build wasm-test e2e fuzz");
+        check_steps("--long", "fmt deny page clippy native doc wasm-build wasm-test npm e2e fuzz");
     }
 
     #[test]
@@ -471,7 +496,7 @@ mod tests {
         let error = parse("--only format").unwrap_err().to_string();
         assert_eq!(
             error,
-            "expected a step (fmt, deny, page, clippy, native, doc, wasm-build, wasm-test, e2e, fuzz), got `format`"
+            "expected a step (fmt, deny, page, clippy, native, doc, wasm-build, wasm-test, npm, e2e, fuzz), got `format`"
         );
     }
 
