@@ -60,6 +60,8 @@ impl Browser {
         wanted.add_arg("--window-size=1200,900")?;
         // Every request of the page, as events of Chromium's own protocol.
         wanted.set("goog:loggingPrefs", json!({"performance": "ALL", "browser": "ALL"}))?;
+        // Nothing here speaks TLS, but a client of `reqwest`, as the workspace builds it, asks for its arithmetic.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wanted).await?;
         driver.set_script_timeout(Duration::from_secs(60)).await?;
         Ok(Browser { driver, chromedriver, _profile: profile })
