@@ -51,6 +51,12 @@ fn asked_for_weights(hub: &Hub) -> Vec<Option<String>> {
     asked.map(|asked| asked.range).collect()
 }
 
+/// Whether a range begins at this byte. Where it ends is Chromium's choice: its own cache has the beginning of a file that
+/// was cut, and asks for one byte first, or names the end that it knows.
+fn goes_on_at(start: u64, range: &Option<String>) -> bool {
+    range.as_deref().is_some_and(|range| range.starts_with(&format!("bytes={start}-")))
+}
+
 #[test]
 fn models_of_a_hub_run_after_their_size_was_shown() {
     spec(async |home| {
@@ -95,7 +101,7 @@ fn a_broken_download_goes_on_where_it_broke() {
         page.wait("the failure", async || Ok(node_state(&page, "gpt2").await? == "failed")).await?;
         let ranges = asked_for_weights(&hub);
         assert_eq!(ranges[0], None);
-        assert!(ranges[1..].iter().all(|range| range.as_deref() == Some("bytes=30000-")), "{ranges:?}");
+        assert!(ranges.len() > 1 && ranges[1..].iter().all(|range| goes_on_at(30_000, range)), "{ranges:?}");
 
         // A reload keeps what came.
         hub.forgive();
@@ -104,7 +110,7 @@ fn a_broken_download_goes_on_where_it_broke() {
         choose_again(&page, &hub).await?;
         until_ready(&page).await?;
         let ranges = asked_for_weights(&hub);
-        assert_eq!(ranges, [Some("bytes=30000-".into())]);
+        assert!(!ranges.is_empty() && ranges.iter().all(|range| goes_on_at(30_000, range)), "{ranges:?}");
         let cards = run(&page, "I have an idea!").await?;
         assert_eq!(cards[0].state, "done", "{cards:?}");
         Ok(())
@@ -123,7 +129,9 @@ fn one_break_is_mended_without_a_word() {
         hub.fail("model.safetensors", Fault::Cut(20_000), 1);
         choose(&page, &hub, &WRITER_ONLY).await?;
         until_ready(&page).await?;
-        assert_eq!(asked_for_weights(&hub), [None, Some("bytes=20000-".into())]);
+        let ranges = asked_for_weights(&hub);
+        assert_eq!(ranges[0], None);
+        assert!(ranges.len() > 1 && ranges[1..].iter().all(|range| goes_on_at(20_000, range)), "{ranges:?}");
         Ok(())
     });
 }

@@ -49,10 +49,12 @@ fn a_full_disk_is_told_and_the_model_runs() {
 fn two_tabs_run_side_by_side() {
     spec(async |home| {
         let page = home.visit().await?;
+        until_ready(&page).await?;
         let first = home.browser.driver.window().await?;
         let second = home.browser.driver.new_tab().await?;
         home.browser.driver.switch_to_window(second).await?;
         let other = Page::open(&home.browser, &home.server.url("/")).await?;
+        until_ready(&other).await?;
         let cards = run(&other, "I have an idea!").await?;
         assert!(cards.iter().all(|card| card.state == "done"), "{cards:?}");
         home.browser.driver.switch_to_window(first).await?;

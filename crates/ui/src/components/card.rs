@@ -150,7 +150,7 @@ fn Words(app: App, index: usize) -> impl IntoView {
             on:pointerleave=move |_| app.unpick_soon()
             on:click=move |event: ev::MouseEvent| look(event.target(), true)
             on:focusin=move |event: ev::FocusEvent| look(event.target(), true)
-            on:keydown=move |event: ev::KeyboardEvent| on_key(app, &event)
+            on:keydown=move |event: ev::KeyboardEvent| on_key(app, index, &event)
         >
             <span class="prompt">{move || prompt.get()}</span>
             <span class="written" node_ref=written></span>
@@ -230,8 +230,8 @@ fn below(element: &Element) -> (f64, f64) {
     (left + scroll(window.scroll_x()), rectangle.bottom() + 4.0 + scroll(window.scroll_y()))
 }
 
-fn on_key(app: App, event: &ev::KeyboardEvent) {
-    let Some((_, element)) = token_at(event.target()) else { return };
+fn on_key(app: App, index: usize, event: &ev::KeyboardEvent) {
+    let Some((token, element)) = token_at(event.target()) else { return };
     let step = |forward: bool| {
         let mut next =
             if forward { element.next_element_sibling() } else { element.previous_element_sibling() };
@@ -252,7 +252,11 @@ fn on_key(app: App, event: &ev::KeyboardEvent) {
         "Home" | "End" => end("[tabindex]"),
         "ArrowDown" | "Enter" | " " => {
             event.prevent_default();
-            focus_first_alternative();
+            // Escape closes them and leaves the focus here: then they open again first, at the next frame.
+            if app.picked.get_untracked().is_none() {
+                app.pick(Picked { text: index, token, at: below(&element), pinned: true });
+            }
+            request_animation_frame(focus_first_alternative);
             return;
         }
         "Escape" => {

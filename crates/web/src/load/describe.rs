@@ -50,12 +50,8 @@ async fn description(source: &JsValue, options: &Options) -> Result<Description>
     let signal = &controller.signal();
     let origin = Origin::read(source)?;
     let dtype = options.load.dtype;
-    let store = match origin.key().filter(|_| options.cache) {
-        Some(key) => Store::open(&key, dtype).await,
-        None => None,
-    };
-    let kept = match &store {
-        Some(store) => store.read(dtype).await,
+    let kept = match origin.key().filter(|_| options.cache) {
+        Some(key) => Store::look(&key, dtype).await,
         None => None,
     };
     if let Some(found) = kept.as_ref().filter(|kept| kept.index.complete.is_some())

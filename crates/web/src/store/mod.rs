@@ -64,6 +64,17 @@ impl Store {
         Some(Store { id, medium })
     }
 
+    /// What is kept of the model, for a thread that only reads: where workers can write files they do, also where this
+    /// thread cannot.
+    pub(crate) async fn look(key: &str, dtype: Dtype) -> Option<Kept> {
+        let own = Store::open(key, dtype).await?;
+        if let Some(kept) = own.read(dtype).await {
+            return Some(kept);
+        }
+        let folder = opfs::Folder::open().await?;
+        Store { id: own.id, medium: Medium::Opfs(folder) }.read(dtype).await
+    }
+
     /// Waits until no other tab or worker reads or writes this model.
     pub(crate) async fn lock(&self, signal: &AbortSignal) -> Result<Option<Lock>> {
         Lock::acquire(&format!("inkling-store-{}", self.id), signal).await
