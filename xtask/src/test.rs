@@ -338,19 +338,10 @@ fn wasm_test(_: &Options) -> Result<Report> {
     let runner = tools::wasm_bindgen_test_runner()?.find_or_install()?;
     println!("   Node {node}");
     let mut test = wasm_toolchain()?.cargo("test");
-    test.args([
-        "--package",
-        "inkling-engine",
-        "--package",
-        "inkling-kernels",
-        "--lib",
-        "--tests",
-        "--profile=wasm-test",
-        "--no-fail-fast",
-    ])
-    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
-    // Seconds a test. The runner's own 20 are few for unoptimised code on a busy machine.
-    .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+    test.args(["--package", "inkling-engine", "--lib", "--tests", "--profile=wasm-test", "--no-fail-fast"])
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
+        // Seconds a test. The runner's own 20 are few for unoptimised code on a busy machine.
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
     tests(&mut test)
 }
 
