@@ -49,6 +49,11 @@ pub(crate) fn demo(graph: &Graph) -> Choice {
     graph.nodes.iter().map(|node| (node.name.clone(), Source::Demo)).collect()
 }
 
+/// Whether these models are all ones that come with the page.
+pub(crate) fn is_demo(choice: &Choice) -> bool {
+    choice.values().all(|source| *source == Source::Demo)
+}
+
 /// Whether some of these models come over the network.
 pub(crate) fn needs_download(choice: &Choice) -> bool {
     choice.values().any(|source| matches!(source, Source::Hub { .. }))

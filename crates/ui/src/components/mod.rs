@@ -4,6 +4,7 @@
 
 mod alternatives;
 mod card;
+mod drop;
 mod happened;
 mod history;
 mod masthead;
@@ -18,10 +19,11 @@ mod toolbar;
 mod update;
 
 pub(crate) use alternatives::Alternatives;
+pub(crate) use drop::DropZone;
 pub(crate) use happened::Happened;
 pub(crate) use history::History;
 pub(crate) use masthead::Masthead;
-pub(crate) use models::{DropZone, Models};
+pub(crate) use models::Models;
 pub(crate) use ribbon::Ribbon;
 pub(crate) use sentence_box::SentenceBox;
 pub(crate) use settings::Settings;

@@ -1,0 +1,194 @@
+//! The open graph: its models, how far they are, and where it runs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use inkling_engine::graph::Graph;
+use leptos::{prelude::*, task::spawn_local};
+use wasm_bindgen::{JsValue, closure::Closure};
+
+use super::{App, EngineState, Notice, Place};
+use crate::{
+    engine::{self, Files, LoadState, OpenGraph},
+    models::{self, Choice},
+    run::RunState,
+    server,
+};
+
+impl App {
+    /// Fetches the engine and opens the graph, so that models load before anything is asked.
+    pub(crate) fn wake(self) {
+        spawn_local(async move {
+            if let Err(error) = self.open_graph().await {
+                self.problem(error);
+            }
+        });
+    }
+
+    /// Loads a failed node's model again.
+    pub(crate) fn retry(self, node: &str) {
+        let open = self.handles.with_value(|handles| handles.open.clone());
+        match open {
+            Some(open) => open.retry(node),
+            None => self.wake(),
+        }
+    }
+
+    /// Ends a node's download; what came is kept.
+    pub(crate) fn stop_loading(self, node: &str) {
+        if let Some(open) = self.handles.with_value(|handles| handles.open.clone()) {
+            open.stop_loading(node);
+        }
+    }
+
+    /// Uses these models, with these files for the nodes that have local ones.
+    pub(crate) fn use_models(self, choice: Choice, files: BTreeMap<String, Files>) {
+        self.choice.set(choice);
+        self.handles.update_value(|handles| handles.files.extend(files));
+        self.place.set(Place::Here);
+        self.reopen();
+    }
+
+    /// The visitor's own files for each node.
+    pub(crate) fn files(self) -> BTreeMap<String, Files> {
+        self.handles.with_value(|handles| handles.files.clone())
+    }
+
+    /// Takes another graph, with its demo models.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with its line.
+    pub(crate) async fn use_graph(self, toml: &str) -> Result<(), String> {
+        let graph = engine::module().await?.read_graph(toml).await?;
+        self.choice.set(models::demo(&graph));
+        self.own_graph.set(Some((toml.to_owned(), graph.clone())));
+        self.show_graph(graph);
+        self.place.set(Place::Here);
+        self.reopen();
+        Ok(())
+    }
+
+    /// Runs on this page again.
+    pub(crate) fn use_here(self) {
+        if self.place.get_untracked() != Place::Here {
+            self.place.set(Place::Here);
+            let own = self.own_graph.get_untracked();
+            self.show_graph(own.map(|(_, graph)| graph).unwrap_or_default());
+            self.reopen();
+        }
+    }
+
+    /// Runs on a server from now on, if there is one at this address.
+    ///
+    /// # Errors
+    /// One sentence for the visitor.
+    pub(crate) async fn use_server(self, url: String) -> Result<(), String> {
+        let graph = server::graph(&url).await?;
+        self.close_graph();
+        self.place.set(Place::Server(url));
+        self.show_graph(graph);
+        Ok(())
+    }
+
+    /// Looks up what models take in this browser.
+    pub(crate) fn refresh_storage(self) {
+        spawn_local(async move {
+            let Ok(module) = engine::module().await else { return };
+            if let Ok(stored) = module.stored().await {
+                self.stored_bytes.set(Some(stored.iter().map(|model| model.size_bytes).sum()));
+            }
+        });
+    }
+
+    fn show_graph(self, graph: Graph) {
+        self.abandon();
+        let graph = Arc::new(graph);
+        self.graph.set(graph.clone());
+        self.run_number.update(|number| *number += 1);
+        self.run.set(RunState::idle(graph));
+        self.notice.set(Notice::default());
+    }
+
+    fn reopen(self) {
+        self.close_graph();
+        let graph = self.graph.get_untracked();
+        if self.run.with_untracked(RunState::is_open) {
+            self.abandon();
+            self.run.set(RunState::idle(graph));
+        }
+        self.wake();
+    }
+
+    fn close_graph(self) {
+        let open = self.handles.try_update_value(|handles| {
+            handles.opened += 1;
+            handles.open.take()
+        });
+        // Out here, because a graph that closes says so at once, and that looks at the handles again.
+        if let Some(open) = open.flatten() {
+            open.close();
+        }
+        self.loads.set(BTreeMap::new());
+    }
+
+    /// The open graph; opens it where it is not.
+    pub(super) async fn open_graph(self) -> Result<OpenGraph, String> {
+        let module = match engine::module().await {
+            Ok(module) => module,
+            Err(error) => {
+                self.engine.set(EngineState::Failed(error.clone()));
+                return Err(error);
+            }
+        };
+        if let Some(open) = self.handles.with_value(|handles| handles.open.clone()) {
+            return Ok(open);
+        }
+        let capabilities = module.capabilities().await.unwrap_or_default();
+        self.engine.set(EngineState::Ready(capabilities.clone()));
+        if !capabilities.simd {
+            let error = "This browser cannot run the models: it has no WebAssembly SIMD. A newer one can; a server can do it too (see models).";
+            self.engine.set(EngineState::Failed(error.into()));
+            return Err(error.into());
+        }
+        if !capabilities.opfs && !capabilities.cache_api {
+            self.say("This browser window keeps no models, so they come anew at each visit. All else works.");
+        }
+        // While that was awaited, another caller may have opened it.
+        if let Some(open) = self.handles.with_value(|handles| handles.open.clone()) {
+            return Ok(open);
+        }
+        let mine = self.handles.with_value(|handles| handles.opened);
+        // The browser frees it when the graph that calls it is gone.
+        let on_state = Closure::<dyn FnMut(String, JsValue)>::new(move |node: String, state: JsValue| {
+            let is_mine = self.handles.with_value(|handles| handles.opened == mine);
+            if let Some(state) = engine::load_state(state).filter(|_| is_mine) {
+                self.loaded(node, state);
+            }
+        })
+        .into_js_value();
+        let choice = self.choice.get_untracked();
+        let toml = self.own_graph.with_untracked(|own| own.as_ref().map(|(toml, _)| toml.clone()));
+        let open = module.open(toml.as_deref(), &choice, &self.files(), &on_state)?;
+        self.handles.update_value(|handles| handles.open = Some(open.clone()));
+        self.refresh_storage();
+        Ok(open)
+    }
+
+    fn loaded(self, node: String, state: LoadState) {
+        match &state {
+            LoadState::Ready(loaded) => {
+                if let Some(notice) = &loaded.notice {
+                    self.problem(crate::format::sentence(notice));
+                }
+                self.refresh_storage();
+            }
+            LoadState::Failed { kind, .. } if kind == "stopped" => {
+                self.say(format!("{node} is not loaded further. What came is kept."));
+            }
+            LoadState::Failed { error, .. } => {
+                self.problem(format!("{node}: {}", crate::format::sentence(error)));
+            }
+            LoadState::Waiting | LoadState::Loading { .. } | LoadState::Closed => {}
+        }
+        self.loads.update(|loads| drop(loads.insert(node, state)));
+    }
+}

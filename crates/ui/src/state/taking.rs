@@ -1,0 +1,63 @@
+//! Files that the visitor gives: each model goes to the node that it fits.
+
+use std::collections::BTreeMap;
+
+use leptos::prelude::*;
+
+use super::{App, Panel};
+use crate::{
+    browser,
+    engine::Files,
+    files::task_of,
+    models::{self, Source},
+};
+
+impl App {
+    /// Gives each folder among the files to the node that its config fits.
+    pub(crate) async fn take_files(self, files: Files) {
+        if files.is_empty() {
+            return;
+        }
+        if let [(name, file)] = files.as_slice()
+            && name.ends_with(".toml")
+        {
+            let toml = browser::text_of(file).await.unwrap_or_default();
+            match self.use_graph(&toml).await {
+                Ok(()) => self.say(format!("The graph of {name} runs now.")),
+                Err(error) => self.problem(error),
+            }
+            return;
+        }
+        self.use_here();
+        let graph = self.graph.get_untracked();
+        let mut choice = self.choice.get_untracked();
+        let mut own = BTreeMap::new();
+        let mut said = Vec::new();
+        for (folder, files) in models::by_folder(files) {
+            let task = match task_of(&files).await {
+                Ok(Some(task)) => task,
+                // A folder without a model among folders that have one, such as `.git`.
+                Ok(None) => continue,
+                Err(error) => return self.problem(error),
+            };
+            let Some(node) = models::node_for(&graph, &choice, task) else {
+                self.problem(format!("The graph has no node that takes {folder}."));
+                return;
+            };
+            said.push(format!("{folder} is {node} now."));
+            choice.insert(node.clone(), Source::Files { name: folder });
+            own.insert(node, files);
+        }
+        if own.is_empty() {
+            self.problem(
+                "No model is among these files: a config.json beside its weights, or a .gguf file, is expected.",
+            );
+            return;
+        }
+        self.use_models(choice, own);
+        if !self.panels.with_untracked(|panels| panels.contains(&Panel::Models)) {
+            self.toggle(Panel::Models);
+        }
+        self.say(said.join(" "));
+    }
+}
