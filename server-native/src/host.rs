@@ -25,10 +25,11 @@ use anyhow::{Context, Result};
 use inkling_engine::{
     graph::{
         Answer, Graph, NodeModel, Run,
+        node::LoadedTask,
         spec::{Input, Task},
     },
     kernels::Pool,
-    protocol::{Event, FailureKind, Job, Request, Stamped, TextId},
+    protocol::{Event, FailureKind, Job, Parameters, Request, Stamped, TextId},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, watch};
 
@@ -44,6 +45,24 @@ pub trait Worker {
         stop: &dyn Fn() -> Option<FailureKind>,
         emit: &mut dyn FnMut(Event),
     );
+
+    /// Which model it is; nothing for a stand-in.
+    fn about(&self) -> Option<About> {
+        None
+    }
+}
+
+/// A loaded model, as a graph's description tells of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    /// What it is called where it came from.
+    pub name: String,
+    /// Hash of its config and weights, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Bytes of its config and weights as they lie in their files.
+    pub size_bytes: Option<u64>,
+    /// Its own decoding parameters, which lie under the node's.
+    pub defaults: Parameters,
 }
 
 impl Worker for NodeModel {
@@ -55,6 +74,14 @@ impl Worker for NodeModel {
         emit: &mut dyn FnMut(Event),
     ) {
         NodeModel::run(self, job, pool, stop, emit);
+    }
+
+    fn about(&self) -> Option<About> {
+        let defaults = match &self.task {
+            LoadedTask::Generate(generator) => generator.defaults().clone(),
+            LoadedTask::Classify(_) => Parameters::default(),
+        };
+        Some(About { name: self.name.clone(), sha256: self.sha256.clone(), size_bytes: None, defaults })
     }
 }
 
@@ -115,6 +142,7 @@ struct Node {
     name: String,
     queue: mpsc::Sender<Assignment>,
     state: watch::Receiver<NodeState>,
+    model: Arc<Mutex<Option<About>>>,
     /// New tokens since the host began.
     tokens: Arc<AtomicU64>,
 }
@@ -140,11 +168,13 @@ impl Host {
             let (queue, jobs) = mpsc::channel();
             let (state, watched) = watch::channel(loading());
             let tokens = Arc::new(AtomicU64::new(0));
+            let model = Arc::new(Mutex::new(None));
             let mut thread = NodeThread {
                 name: node.name.clone(),
                 load: load(node),
                 jobs,
                 state,
+                model: Arc::clone(&model),
                 pool: Arc::clone(&pool),
                 tokens: Arc::clone(&tokens),
             };
@@ -152,7 +182,7 @@ impl Host {
                 .name(node.name.clone())
                 .spawn(move || thread.work())
                 .with_context(|| format!("cannot start a thread for node `{}`", node.name))?;
-            nodes.push(Node { name: node.name.clone(), queue, state: watched, tokens });
+            nodes.push(Node { name: node.name.clone(), queue, state: watched, model, tokens });
         }
         let slots = Arc::new(Semaphore::new(limits.max_concurrency));
         Ok(Host { inner: Arc::new(Inner { graph: Arc::new(graph), nodes, slots, limits }) })
@@ -186,6 +216,11 @@ impl Host {
     /// How each node is, in the order of the graph.
     pub fn states(&self) -> impl Iterator<Item = (&str, NodeState)> {
         self.inner.nodes.iter().map(|node| (node.name.as_str(), node.state.borrow().clone()))
+    }
+
+    /// The model of each node, in the order of the graph; nothing before it was loaded.
+    pub fn models(&self) -> impl Iterator<Item = Option<About>> {
+        self.inner.nodes.iter().map(|node| node.model.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// New tokens of each node since the host began.
@@ -439,6 +474,7 @@ struct NodeThread {
     load: Load,
     jobs: mpsc::Receiver<Assignment>,
     state: watch::Sender<NodeState>,
+    model: Arc<Mutex<Option<About>>>,
     pool: Arc<SharedPool>,
     tokens: Arc<AtomicU64>,
 }
@@ -453,6 +489,7 @@ impl NodeThread {
                 Ok(worker) => {
                     loaded_before = true;
                     pause = Duration::from_secs(1);
+                    *self.model.lock().unwrap_or_else(PoisonError::into_inner) = worker.about();
                     self.state.send_replace(NodeState::Ready);
                     match self.take_jobs(&*worker) {
                         Ended::HostGone => return,

@@ -19,12 +19,16 @@ use inkling_engine::{
     generate::Generator,
     graph::node::{LoadedTask, NodeModel},
     graph::spec::Task,
-    protocol::Parameters,
+    kernels::Pool,
+    protocol::{Event, FailureKind, Job, Parameters},
     tokenizer::{Files, Tokenizer},
 };
 use sha2::{Digest, Sha256};
 
-use crate::models::{Folder, Located, Progress};
+use crate::{
+    host::{About, Worker},
+    models::{Folder, Located, Progress},
+};
 
 /// Bytes read at once. Small enough to stay in the processor's cache, large enough to keep a disk busy.
 const PIECE: usize = 1 << 20;
@@ -36,6 +40,51 @@ const PIECE: usize = 1 << 20;
 /// Whatever is wrong with the files, naming model and file.
 pub fn load(located: &Located, options: LoadOptions, progress: &mut Progress<'_>) -> Result<NodeModel> {
     try_load(located, options, progress).with_context(|| format!("model {}", located.name))
+}
+
+/// A model and how large its files are.
+#[derive(Debug)]
+pub struct FromFiles {
+    /// The model.
+    pub model: NodeModel,
+    /// Bytes of its config and weights: of what its `sha256` covers.
+    pub size_bytes: u64,
+}
+
+impl Worker for FromFiles {
+    fn run(
+        &self,
+        job: &Job,
+        pool: &dyn Pool,
+        stop: &dyn Fn() -> Option<FailureKind>,
+        emit: &mut dyn FnMut(Event),
+    ) {
+        self.model.run(job, pool, stop, emit);
+    }
+
+    fn about(&self) -> Option<About> {
+        Some(About { size_bytes: Some(self.size_bytes), ..self.model.about()? })
+    }
+}
+
+/// Reads a model for a host: see [`load`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_worker(
+    located: &Located,
+    options: LoadOptions,
+    progress: &mut Progress<'_>,
+) -> Result<FromFiles> {
+    let mut sizes = BTreeMap::new();
+    let model = load(located, options, &mut |file, bytes, total| {
+        sizes.insert(file.to_owned(), total.unwrap_or(bytes));
+        progress(file, bytes, total);
+    })?;
+    let names = located.folder.names()?;
+    let config = model_files(&names)?.config;
+    let config_bytes = config.map(|name| located.folder.open(&name)).transpose()?.map_or(0, |(_, size)| size);
+    Ok(FromFiles { model, size_bytes: config_bytes + sizes.values().sum::<u64>() })
 }
 
 /// Refuses a model that cannot do what its node is for.

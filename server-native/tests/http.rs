@@ -287,7 +287,7 @@ fn the_description_lists_every_route() {
     {
         assert!(paths[path]["post"]["requestBody"].is_object(), "{path}");
     }
-    for path in ["/livez", "/healthz", "/readyz", "/metrics", "/docs.json"] {
+    for path in ["/v1/graphs/{graph}", "/livez", "/healthz", "/readyz", "/metrics", "/docs.json"] {
         assert!(paths[path]["get"].is_object(), "{path}");
     }
 }
@@ -446,6 +446,41 @@ fn the_full_answer_has_labels_scores_times_seed_and_hashes() {
     }
     let pairs = rows(&shared().post_json("/generate_score", &ask()));
     assert_eq!(pairs[1]["generated"], row["generated"]);
+}
+
+#[test]
+fn the_graph_tells_its_nodes_models_and_defaults() {
+    let graph = shared().get("/v1/graphs/default").json();
+    assert_eq!(graph["name"], "default");
+    let nodes = graph["nodes"].as_array().unwrap();
+    let inputs: Vec<&Value> = nodes.iter().map(|node| &node["inputs"]).collect();
+    assert_eq!(inputs, [&json!(["sentence"]), &json!(["sentence"]), &json!(["gpt2", "distilgpt2"])]);
+    // The hashes are those of an answer, and what holds without a request's word is what a request may say.
+    let answer = shared().post_json("/v1/graphs/default/run", &ask()).json();
+    for (node, report) in nodes.iter().zip(answer["nodes"].as_array().unwrap()) {
+        assert_eq!(node["name"], report["node"]);
+        assert_eq!(node["model"]["name"], report["model"]);
+        assert_eq!(node["model"]["sha256"], report["model_sha256"]);
+        assert!(node["model"]["size_bytes"].as_u64().unwrap() > 1000);
+        assert_eq!(node["state"], "ready");
+        assert_eq!(node["parameters"].is_null(), node["task"] == "classify");
+    }
+    let mut spelled_out = nodes[0]["parameters"].clone();
+    assert_eq!((&spelled_out["max_length"], &spelled_out["top_k"]), (&json!(128), &json!(50)));
+    spelled_out["seed"] = json!(7);
+    spelled_out["sentence"] = ask()["original_sentence"].clone();
+    let silent = shared().post_json("/generate_score", &json!({"sentence": ask()["original_sentence"], "seed": 7}));
+    assert_eq!(rows(&shared().post_json("/generate_score", &spelled_out)), rows(&silent));
+    check_problem(&shared().get("/v1/graphs/other"), 404, "no graph named `other`; there is `default`");
+}
+
+#[test]
+fn a_size_is_that_of_config_and_weights() {
+    let folder = support::models();
+    let server = Server::of_folder(folder.path(), LIMITS);
+    let graph = server.get("/v1/graphs/default").json();
+    let size = |name: &str| std::fs::metadata(folder.path().join("gpt2").join(name)).unwrap().len();
+    assert_eq!(graph["nodes"][0]["model"]["size_bytes"], size("config.json") + size("model.safetensors"));
 }
 
 #[test]
@@ -776,6 +811,8 @@ fn while_models_load_the_server_answers_and_says_so() {
     assert_eq!(server.get("/readyz").status, 503);
     let reply = server.post_json("/generate_score", &json!({}));
     check_problem(&reply, 503, "gpt2: its model is loading");
+    let graph = server.get("/v1/graphs/default").json();
+    assert_eq!((&graph["nodes"][0]["state"], &graph["nodes"][0]["model"]), (&json!("loading"), &Value::Null));
     assert_eq!(reply.header("retry-after"), Some("1"));
     server.wait_until_ready();
     assert_eq!(server.post_json("/generate_score", &json!({})).status, 200);

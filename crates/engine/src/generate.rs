@@ -64,6 +64,12 @@ impl Generator {
         &self.model
     }
 
+    /// The model's own parameters, which lie under a request's.
+    #[must_use]
+    pub fn defaults(&self) -> &Parameters {
+        &self.defaults
+    }
+
     /// The tokenizer, if the model came with one.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
@@ -424,6 +430,8 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn generation(prompt: usize, context: usize, parameters: Parameters) -> Result<Generation> {
         Generation::new(vec![1; prompt], parameters.settings().unwrap(), context, vec![0], 0)

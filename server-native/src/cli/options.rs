@@ -14,7 +14,7 @@ use super::bars::Bars;
 use crate::{
     Mistake,
     host::Load,
-    load::{check_task, load},
+    load::{check_task, load, load_worker},
     models::{Part, Source, locate, locate_node},
 };
 
@@ -121,9 +121,9 @@ pub(super) fn node_loader(
                 bar(file, bytes, total);
                 progress(file, bytes, total);
             })?;
-            let model = load(&located, options, progress)?;
-            check_task(&node.name, node.task, &model)?;
-            Ok(Box::new(model))
+            let loaded = load_worker(&located, options, progress)?;
+            check_task(&node.name, node.task, &loaded.model)?;
+            Ok(Box::new(loaded))
         })
     })
 }

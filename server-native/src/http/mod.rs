@@ -1,6 +1,7 @@
 //! The host behind HTTP: the reference's routes, each node by itself, whole runs as JSON or as a stream, and the page.
 
 mod body;
+mod graph;
 mod metrics;
 mod observe;
 mod openapi;
@@ -53,6 +54,7 @@ pub fn router(host: Host, site: &Site) -> Router {
     let app = Arc::new(App { metrics: Metrics::new(), host, page: Page::new(site.page) });
     let router = Router::new()
         .route("/generate_score", post(routes::generate_score))
+        .route("/v1/graphs/{graph}", get(routes::graph))
         .route("/v1/graphs/{graph}/run", post(routes::run))
         .route("/classify_generated_texts", post(routes::classify_generated_texts))
         .route("/{node}/generate", post(routes::generate))

@@ -214,6 +214,7 @@ pub(super) struct NodeReport {
     ),
     paths(
         routes::generate_score,
+        routes::graph,
         routes::run,
         routes::generate,
         routes::classify,

@@ -18,7 +18,7 @@ use inkling_engine::{
 };
 use serde::Serialize;
 
-use super::{App, body::Asked, openapi, problem::Problem};
+use super::{App, body::Asked, graph::GraphInfo, openapi, problem::Problem};
 use crate::host::{NodeState, Running};
 
 type Shared = State<Arc<App>>;
@@ -43,6 +43,22 @@ pub(super) async fn generate_score(
     Ok(Json(answer.pairs()))
 }
 
+/// The graph: its nodes, the models that they run on, and what holds where a request says nothing.
+#[utoipa::path(
+    get,
+    path = "/v1/graphs/{graph}",
+    tag = "graph",
+    params(("graph" = String, Path, description = "`default`, or the name of the graph that is served")),
+    responses(
+        (status = 200, description = "The graph", body = GraphInfo),
+        (status = 404, description = "No graph of this name", body = Problem),
+    )
+)]
+pub(super) async fn graph(State(app): Shared, Path(graph): Path<String>) -> Result<Json<GraphInfo>, Problem> {
+    known_graph(&app, &graph)?;
+    Ok(Json(GraphInfo::of(&app.host)))
+}
+
 /// The graph's full answer, or its events as they come.
 ///
 /// With `accept: text/event-stream` the events come as they happen, a JSON object each, and last the answer as an event
@@ -63,11 +79,7 @@ pub(super) async fn run(
     headers: HeaderMap,
     Asked(request): Asked,
 ) -> Result<Response, Problem> {
-    let name = &app.host.graph().name;
-    if graph != "default" && graph != *name {
-        let error = format!("no graph named `{graph}`; there is `{name}`, also called `default`");
-        return Err(Problem::new(StatusCode::NOT_FOUND, error));
-    }
+    known_graph(&app, &graph)?;
     let running = app.host.run(request);
     if wants_events(&headers) {
         let running = running.map_err(|refused| Problem::of_refusal(&refused))?;
@@ -204,6 +216,16 @@ pub(super) async fn page(
 pub(super) async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     let error = format!("{} does not take {method}; the `allow` header says what it takes", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+fn known_graph(app: &App, graph: &str) -> Result<(), Problem> {
+    let name = &app.host.graph().name;
+    if graph == "default" || graph == name {
+        return Ok(());
+    }
+    let also = if name == "default" { "" } else { ", also called `default`" };
+    let error = format!("no graph named `{graph}`; there is `{name}`{also}");
+    Err(Problem::new(StatusCode::NOT_FOUND, error))
 }
 
 async fn run_alone(app: &App, node: &str, task: Task, request: Request) -> Result<Answer, Problem> {
