@@ -6,6 +6,7 @@ export default function start() {
       broken.textContent =
         "This browser cannot run the page: it has no WebAssembly with SIMD, or a file of the page did not arrive. Reload it, or use a browser from 2023 or later. The server and the command line work without it.";
       broken.hidden = false;
+      document.querySelector(".where").textContent = "the page cannot start here";
     },
   };
 }

@@ -1,8 +1,11 @@
 //! Which model each node has: the page's choice, as plain data. Files themselves live in the browser only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use inkling_engine::graph::{Graph, spec::Task};
+use inkling_engine::graph::{
+    Graph,
+    spec::{Node, Task},
+};
 use serde::{Deserialize, Serialize};
 
 /// The hub that is asked where no other address is given.
@@ -122,12 +125,30 @@ pub(crate) fn task_of_config(json: &str) -> Result<Task, String> {
     }
 }
 
-/// The node that a model with this task goes to: the first one of that task that does not have files yet.
-pub(crate) fn node_for(graph: &Graph, choice: &Choice, task: Task) -> Option<String> {
-    let of_task = || graph.nodes.iter().filter(|node| node.task == task);
-    let is_free = |name: &str| !matches!(choice.get(name), Some(Source::Files { .. }));
-    let node = of_task().find(|node| is_free(&node.name)).or_else(|| of_task().next());
-    node.map(|node| node.name.clone())
+/// The nodes that models go to, given by the name of their folder and their task.
+///
+/// A folder that is called as a node, or as a node's model, goes there, as `inkling run --models FOLDER` has it. Any other
+/// goes to the first node of its task that has no files yet, or else to the first that is left; `None` where none is.
+pub(crate) fn places(graph: &Graph, choice: &Choice, models: &[(&str, Task)]) -> Vec<Option<String>> {
+    let mut taken = BTreeSet::new();
+    let mut place = |task: Task, is_right: &dyn Fn(&Node) -> bool| {
+        let mut nodes = graph.nodes.iter();
+        let node = nodes.find(|node| node.task == task && !taken.contains(&node.name) && is_right(node))?;
+        taken.insert(node.name.clone());
+        Some(node.name.clone())
+    };
+    let mut places: Vec<_> =
+        models.iter().map(|(folder, task)| place(*task, &|node| is_called(node, folder))).collect();
+    let is_free = |node: &Node| !matches!(choice.get(&node.name), Some(Source::Files { .. }));
+    for (found, (_, task)) in places.iter_mut().zip(models).filter(|(found, _)| found.is_none()) {
+        *found = place(*task, &is_free).or_else(|| place(*task, &|_| true));
+    }
+    places
+}
+
+/// Whether this is the name of a node or of its model, in short.
+fn is_called(node: &Node, name: &str) -> bool {
+    node.name == name || node.model.all().any(|model| model.rsplit('/').next() == Some(name))
 }
 
 /// Files by the folder that they lie in, each under its own name; the folder is named by the last part of its path.
@@ -197,15 +218,31 @@ mod tests {
         assert_eq!(loose.keys().collect::<Vec<_>>(), ["x.gguf"]);
     }
 
+    #[track_caller]
+    fn check(choice: &Choice, models: &[(&str, Task)], expected: &[Option<&str>]) {
+        let found = places(&Graph::default(), choice, models);
+        assert_eq!(found.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn folders_go_to_the_nodes_that_are_called_so() {
+        let folders = [("distilgpt2", Task::Generate), ("gpt2", Task::Generate)];
+        check(&demo(&Graph::default()), &folders, &[Some("distilgpt2"), Some("gpt2")]);
+        // The names of the models on the hub; one critic is one too many.
+        let folders = [("bert-base-uncased", Task::Classify), ("bert-base-uncased-SST-2", Task::Classify)];
+        check(&demo(&Graph::default()), &folders, &[None, Some("bert")]);
+        check(&demo(&Graph::default()), &[("gpt2", Task::Classify)], &[Some("bert")]);
+    }
+
     #[test]
     fn files_go_to_the_first_free_node_of_their_task() {
-        let graph = Graph::default();
-        let mut choice = demo(&graph);
-        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("gpt2"));
+        let mut choice = demo(&Graph::default());
+        check(&choice, &[("a", Task::Generate)], &[Some("gpt2")]);
         choice.insert("gpt2".into(), Source::Files { name: "a".into() });
-        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("distilgpt2"));
+        check(&choice, &[("b", Task::Generate)], &[Some("distilgpt2")]);
+        check(&choice, &[("b", Task::Generate), ("c", Task::Generate)], &[Some("distilgpt2"), Some("gpt2")]);
         choice.insert("distilgpt2".into(), Source::Files { name: "b".into() });
-        assert_eq!(node_for(&graph, &choice, Task::Generate).as_deref(), Some("gpt2"));
-        assert_eq!(node_for(&graph, &choice, Task::Classify).as_deref(), Some("bert"));
+        check(&choice, &[("c", Task::Generate)], &[Some("gpt2")]);
+        check(&choice, &[("c", Task::Classify)], &[Some("bert")]);
     }
 }

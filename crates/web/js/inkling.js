@@ -85,7 +85,8 @@ class WorkerLink {
 
   constructor(module, base, { onmessage, ondeath }) {
     this.#worker = new Worker(new URL("worker.js", base), { type: "module", name: "inkling" });
-    const lock = `inkling-worker-${crypto.randomUUID()}`;
+    // Not `randomUUID`, which pages that came by plain http from another machine do not have.
+    const lock = `inkling-worker-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
     const died = (error) => {
       if (this.#gone.signal.aborted) return;
       this.close();

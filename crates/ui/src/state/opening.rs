@@ -40,6 +40,25 @@ impl App {
         }
     }
 
+    /// Ends every download, as [`App::stop_loading`] ends one.
+    pub(super) fn stop_all_loading(self) {
+        let is_on_its_way = |load: &LoadState| matches!(load, LoadState::Waiting | LoadState::Loading { .. });
+        let loads = self.loads.get_untracked();
+        for (node, _) in loads.iter().filter(|(_, load)| is_on_its_way(load)) {
+            self.stop_loading(node);
+        }
+    }
+
+    /// Takes up the loads again that the visitor stopped.
+    pub(super) fn go_on_loading(self, open: &OpenGraph) {
+        let loads = self.loads.get_untracked();
+        for (node, load) in &loads {
+            if matches!(load, LoadState::Failed { kind, .. } if kind == "stopped") {
+                open.retry(node);
+            }
+        }
+    }
+
     /// Uses these models, with these files for the nodes that have local ones.
     pub(crate) fn use_models(self, choice: Choice, files: BTreeMap<String, Files>) {
         self.choice.set(choice);

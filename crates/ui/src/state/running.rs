@@ -57,7 +57,8 @@ impl App {
         self.run_sentence();
     }
 
-    /// Stops the run: at once on the page, and as fast as the engine can.
+    /// Stops the run: at once on the page, and as fast as the engine can. Models that are on their way stop there, too; the
+    /// next run has them go on from what came.
     pub(crate) fn stop(self) {
         if !self.run.with_untracked(RunState::is_open) {
             return;
@@ -68,6 +69,7 @@ impl App {
         if let Some(abort) = self.handles.with_value(|handles| handles.abort.clone()) {
             abort.abort();
         }
+        self.stop_all_loading();
     }
 
     pub(super) fn start(self, sentence: String, seed: u64) {
@@ -97,7 +99,10 @@ impl App {
             let outcome = match self.place.get_untracked() {
                 Place::Here => match self.open_graph().await {
                     Ok(_) if signal.aborted() => Ok(None),
-                    Ok(open) => open.run(&request, &signal, on_event).await,
+                    Ok(open) => {
+                        self.go_on_loading(&open);
+                        open.run(&request, &signal, on_event).await
+                    }
                     Err(error) => Err(error),
                 },
                 Place::Server(url) => server::run(&url, &request, &signal, on_event).await,

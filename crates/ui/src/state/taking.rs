@@ -31,28 +31,33 @@ impl App {
         self.use_here();
         let graph = self.graph.get_untracked();
         let mut choice = self.choice.get_untracked();
+        let mut models = Vec::new();
+        for (folder, files) in models::by_folder(files) {
+            match task_of(&files).await {
+                Ok(Some(task)) => models.push((folder, files, task)),
+                // A folder without a model among folders that have one, such as `.git`.
+                Ok(None) => {}
+                Err(error) => return self.problem(error),
+            }
+        }
+        let named: Vec<_> = models.iter().map(|(folder, _, task)| (folder.as_str(), *task)).collect();
+        let places = models::places(&graph, &choice, &named);
         let mut own = BTreeMap::new();
         let mut said = Vec::new();
-        for (folder, files) in models::by_folder(files) {
-            let task = match task_of(&files).await {
-                Ok(Some(task)) => task,
-                // A folder without a model among folders that have one, such as `.git`.
-                Ok(None) => continue,
-                Err(error) => return self.problem(error),
-            };
-            let Some(node) = models::node_for(&graph, &choice, task) else {
-                self.problem(format!("The graph has no node that takes {folder}."));
-                return;
+        for ((folder, files, _), node) in models.into_iter().zip(places) {
+            let Some(node) = node else {
+                said.push(format!("{folder} is not used: the graph has no node left for it."));
+                continue;
             };
             said.push(format!("{folder} is {node} now."));
             choice.insert(node.clone(), Source::Files { name: folder });
             own.insert(node, files);
         }
         if own.is_empty() {
-            self.problem(
-                "No model is among these files: a config.json beside its weights, or a .gguf file, is expected.",
-            );
-            return;
+            if said.is_empty() {
+                said.push("No model is among these files: a config.json beside its weights, or a .gguf file, is expected.".into());
+            }
+            return self.problem(said.join(" "));
         }
         self.use_models(choice, own);
         if !self.panels.with_untracked(|panels| panels.contains(&Panel::Models)) {
