@@ -96,7 +96,7 @@ class WorkerLink {
       if (data.type === "alive") {
         // Granted when the worker is gone, however it went.
         const { signal } = this.#gone;
-        navigator.locks?.request(lock, { signal }, () => died("its worker was ended from outside")).catch(() => {});
+        navigator.locks?.request(lock, { signal }, () => died("it was ended from outside")).catch(() => {});
       } else if (data.type === "died") {
         died(data.error);
       } else if (!this.#gone.signal.aborted) {
@@ -105,9 +105,9 @@ class WorkerLink {
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      died(event.message ? `its worker broke (${event.message})` : "its worker could not be started");
+      died(event.message ? `it broke (${event.message})` : "it could not be started");
     };
-    this.#worker.onmessageerror = () => died("a message of its worker could not be read");
+    this.#worker.onmessageerror = () => died("a message of it could not be read");
     this.call("start", module, lock);
   }
 
@@ -167,6 +167,8 @@ class Seat {
   #queue = [];
   #running = false;
   #deaths = 0;
+  /** Why the last one died, until another has its place. */
+  #epitaph;
   #settle;
 
   constructor(name, source, options, connect, onstate) {
@@ -266,6 +268,10 @@ class Seat {
 
   #set(state) {
     if (this.state.state === "closed") return;
+    if (state.state === "ready" && this.#epitaph) {
+      state = { notice: `The worker of ${this.#name} ended and was replaced: ${this.#epitaph}.`, ...state };
+      this.#epitaph = undefined;
+    }
     this.state = state;
     const { error } = state;
     if (state.state === "ready") {
@@ -287,6 +293,7 @@ class Seat {
   /** A worker that died takes its job with it, and is replaced; one that dies again and again is not. */
   #died(why) {
     const reason = `The model's worker ended: ${why}.`;
+    this.#epitaph = why;
     this.#link?.close();
     this.#link = undefined;
     if (this.#running) {
@@ -629,7 +636,7 @@ async function withEngine(call) {
 /** Browsers may clear what a page keeps unless it asks; once a visit is enough. */
 let asked;
 function askToPersist(source, options) {
-  if (options.cache !== false && (source.hub || source.url)) asked ??= storage.persist().catch(() => false);
+  if (options.cache !== false && (source.hub || source.url || source.keep)) asked ??= storage.persist().catch(() => false);
 }
 
 const folder = (base) => new URL(".", base ?? OWN_FOLDER).href;
