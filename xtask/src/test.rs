@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI checks, as named steps that one can also run alone.
 
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
@@ -10,9 +11,15 @@ use anyhow::{Context, Result, bail};
 use crate::counts::{self, Counts};
 use crate::process::{self, ended_badly, on_path, output_of, run, run_and_keep, show_duration};
 use crate::wasm_toolchain::WasmToolchain;
-use crate::{budget, page, tools, workspace_root};
+use crate::{budget, engine, instructions, page, tools, workspace_root};
 
 const FUZZ: &str = "crates/engine/fuzz";
+/// What is tested on wasm32 too: whatever has `#[wasm_bindgen_test]`.
+const WASM_PACKAGES: [&str; 3] = ["inkling-kernels", "inkling-engine", "inkling-web"];
+/// Modules of tests that need a browser have this name.
+const BROWSER_ONLY: &str = "in_a_worker";
+/// Chromium's arguments for the wasm tests.
+const WEBDRIVER: &str = "xtask/webdriver.json";
 
 /// One thing that CI checks.
 struct Step {
@@ -26,7 +33,7 @@ struct Step {
     run: fn(&Options) -> Result<Report>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "fmt",
         what: "the code is formatted, so that diffs show only what changed",
@@ -74,21 +81,32 @@ const STEPS: [Step; 11] = [
         run: |_| tests(cargo("test").args(["--workspace", "--doc", "--no-fail-fast"])),
     },
     Step {
-        name: "wasm-build",
-        what: "the engine compiles for wasm32, its second home",
-        advice: "look for threads, clocks, files or C code in what the engine newly uses",
+        name: "instructions",
+        what: "kernels, sampler, tokenizer and a load take no more instructions than instruction-budget.txt says",
+        advice: "make it cheaper, or accept it with `cargo xtask test --only instructions --accept` and say why",
         long: false,
-        run: |_| {
-            let mut build = wasm_toolchain()?.cargo("build");
-            run(build.args(["--package", "inkling-engine", "--lib", "--profile=wasm-test"])).map(Report::from)
-        },
+        run: |options| instructions::check(options.accept).map(Report::from),
+    },
+    Step {
+        name: "wasm-build",
+        what: "kernels, engine and its JavaScript side compile for wasm32, with their tests",
+        advice: "look for threads, clocks, files or C code in what they newly use",
+        long: false,
+        run: wasm_build,
     },
     Step {
         name: "wasm-test",
-        what: "the engine's wasm tests in Node: the same claims as native, on the other instruction set",
+        what: "the wasm tests in Node: the same claims as native, on the other instruction sets",
         advice: "the failing tests are named above; their native twins have the same names",
         long: false,
-        run: wasm_test,
+        run: |_| wasm_tests(Home::Node),
+    },
+    Step {
+        name: "browser",
+        what: "the wasm tests in a worker of Chromium, where the page runs them; and those of the browser's storage",
+        advice: "the failing tests are named above; if `wasm-test` is well, a browser differs from Node there",
+        long: false,
+        run: |_| wasm_tests(Home::Chromium),
     },
     Step {
         name: "npm",
@@ -123,9 +141,26 @@ struct Report {
     failure: Option<String>,
 }
 
+impl From<Counts> for Report {
+    fn from(counts: Counts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+}
+
 impl From<()> for Report {
     fn from((): ()) -> Self {
         Self::default()
+    }
+}
+
+impl AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.counts += other.counts;
+        self.lines.extend(other.lines);
+        self.failure = match (self.failure.take(), other.failure) {
+            (Some(one), Some(another)) => Some(format!("{one}; {another}")),
+            (one, another) => one.or(another),
+        };
     }
 }
 
@@ -142,6 +177,7 @@ struct Options {
     list: bool,
     long: bool,
     advisories: bool,
+    accept: bool,
     only: Vec<String>,
 }
 
@@ -163,8 +199,11 @@ impl Options {
                 "--list" => options.list = true,
                 "--long" => options.long = true,
                 "--advisories" => options.advisories = true,
+                "--accept" => options.accept = true,
                 "--only" => naming_steps = true,
-                _ => bail!("expected --only STEP.., --long, --advisories, --list or --help, got `{arg}`"),
+                _ => bail!(
+                    "expected --only STEP.., --long, --advisories, --accept, --list or --help, got `{arg}`"
+                ),
             }
         }
         if options.only.is_empty() && args.iter().any(|arg| arg == "--only") {
@@ -219,7 +258,7 @@ fn print_summary(ended: &[Ended], took: Duration) {
     println!("\n== summary, {}", show_duration(took));
     for Ended { step, took, report } in ended {
         let outcome = if report.failure.is_none() { "ok    " } else { "FAILED" };
-        println!("   {outcome} {:<10} {:>12}", step.name, show_duration(*took));
+        println!("   {outcome} {:<12} {:>12}", step.name, show_duration(*took));
         for line in &report.lines {
             println!("          {line}");
         }
@@ -332,17 +371,63 @@ fn e2e(_: &Options) -> Result<Report> {
     tests(runner(true).env("INKLING_BIN", program).env("INKLING_AXE", axe))
 }
 
-fn wasm_test(_: &Options) -> Result<Report> {
-    let node = output_of(Command::new("node").arg("--version"))
-        .context("expected Node.js 20 or newer on PATH to run wasm tests")?;
+/// Where wasm tests run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Node,
+    Chromium,
+}
+
+fn wasm_build(_: &Options) -> Result<Report> {
+    let toolchain = wasm_toolchain()?;
+    // Exactly the builds that the next steps run.
+    wasm_test_builds(&toolchain).iter_mut().try_for_each(|build| run(build.arg("--no-run")))?;
+    Ok(Report::default())
+}
+
+fn wasm_tests(home: Home) -> Result<Report> {
+    let toolchain = wasm_toolchain()?;
     let runner = tools::wasm_bindgen_test_runner()?.find_or_install()?;
-    println!("   Node {node}");
-    let mut test = wasm_toolchain()?.cargo("test");
-    test.args(["--package", "inkling-engine", "--lib", "--tests", "--profile=wasm-test", "--no-fail-fast"])
-        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
-        // Seconds a test. The runner's own 20 are few for unoptimised code on a busy machine.
-        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
-    tests(&mut test)
+    match home {
+        Home::Node => {
+            let node = output_of(Command::new("node").arg("--version"))
+                .context("expected Node.js 20 or newer on PATH to run wasm tests")?;
+            println!("   Node {node}");
+        }
+        Home::Chromium => tools::chromium()?,
+    }
+    let mut report = Report::default();
+    let [plain, relaxed] = wasm_test_builds(&toolchain);
+    // Node has relaxed SIMD from version 21 on.
+    for mut test in [Some(plain), (home == Home::Chromium).then_some(relaxed)].into_iter().flatten() {
+        test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner)
+            // Seconds a test, in a browser seconds a crate. The runner's own 20 are few on a busy machine.
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+        match home {
+            Home::Node => test.args(["--", "--skip", BROWSER_ONLY]),
+            Home::Chromium => test
+                .env("WASM_BINDGEN_USE_DEDICATED_WORKER", "1")
+                .env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", workspace_root().join(WEBDRIVER))
+                .env("WASM_BINDGEN_TEST_DRIVER_TIMEOUT", "60")
+                .env("CHROMEDRIVER", "chromedriver"),
+        };
+        report += tests(&mut test)?;
+    }
+    Ok(report)
+}
+
+/// The builds of the wasm tests: all of them with plain SIMD, and the kernels with relaxed SIMD. One profile and one set
+/// of packages, so that no step builds what another has built.
+fn wasm_test_builds(toolchain: &WasmToolchain) -> [Command; 2] {
+    let (mut plain, (mut relaxed, _)) = (toolchain.cargo("test"), engine::RELAXED.cargo(toolchain, "test"));
+    for package in WASM_PACKAGES {
+        plain.args(["--package", package]);
+    }
+    relaxed.args(["--package", "inkling-kernels"]);
+    [plain, relaxed].map(|mut test| {
+        test.args(["--lib", "--tests", "--profile=wasm-test", "--no-fail-fast"]);
+        test
+    })
 }
 
 fn deny(options: &Options) -> Result<Report> {
@@ -420,7 +505,7 @@ fn step_names() -> String {
 fn print_steps() {
     for step in &STEPS {
         let when = if step.long { " (only with --long)" } else { "" };
-        println!("  {:<10} {}{when}", step.name, step.what);
+        println!("  {:<12} {}{when}", step.name, step.what);
     }
 }
 
@@ -435,6 +520,7 @@ Options:
   --only STEP..   Run only these steps
   --long          Also run the fuzz targets, a minute each
   --advisories    Let `deny` also check security advisories (their database comes from github.com)
+  --accept        Let `instructions` write what it counts to instruction-budget.txt
   --list          List the steps and stop
   -h, --help      Print this text
 
@@ -468,12 +554,15 @@ mod tests {
 
     #[test]
     fn everything_but_the_long_steps_by_default() {
-        check_steps("", "fmt deny page clippy native doc wasm-build wasm-test npm e2e");
+        check_steps("", "fmt deny page clippy native doc instructions wasm-build wasm-test browser npm e2e");
     }
 
     #[test]
     fn long_adds_fuzz() {
-        check_steps("--long", "fmt deny page clippy native doc wasm-build wasm-test npm e2e fuzz");
+        check_steps(
+            "--long",
+            "fmt deny page clippy native doc instructions wasm-build wasm-test browser npm e2e fuzz",
+        );
     }
 
     #[test]
@@ -487,7 +576,7 @@ mod tests {
         let error = parse("--only format").unwrap_err().to_string();
         assert_eq!(
             error,
-            "expected a step (fmt, deny, page, clippy, native, doc, wasm-build, wasm-test, npm, e2e, fuzz), got `format`"
+            "expected a step (fmt, deny, page, clippy, native, doc, instructions, wasm-build, wasm-test, browser, npm, e2e, fuzz), got `format`"
         );
     }
 
@@ -511,6 +600,15 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(total([failed(2), failed(0)].iter()).to_string(), "6 passed, 3 failed");
+    }
+
+    #[test]
+    fn two_runs_of_a_step_are_one_report() {
+        let failing = judge("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 filtered out", None);
+        let mut report = judge("test result: ok. 3 passed; 0 failed; 0 ignored; 0 filtered out", None);
+        report += failing;
+        assert_eq!(report.counts, Counts { passed: 5, failed: 1, skipped: 0 });
+        assert_eq!((report.lines.len(), report.failure.as_deref()), (2, Some("1 of its tests failed")));
     }
 
     #[test]

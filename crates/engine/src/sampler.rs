@@ -418,6 +418,8 @@ impl SplitMix64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn splitmix64_gives_the_published_values() {

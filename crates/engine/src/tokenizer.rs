@@ -542,6 +542,8 @@ fn added_tokens(spec: &Map<String, Value>) -> Result<Vec<(String, u64)>, String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn the_256_byte_characters_stand_for_256_bytes() {

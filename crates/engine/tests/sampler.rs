@@ -10,6 +10,8 @@ use inkling_engine::sampler::{
 };
 use proptest::prelude::*;
 use serde_json::Value;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn settings(parameters: Parameters) -> Settings {
     parameters.settings().unwrap()

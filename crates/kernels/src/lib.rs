@@ -211,7 +211,8 @@ pub fn gelu_erf(x: &mut [f32]) {
 
 /// `max(0, x)`, in place.
 pub fn relu(x: &mut [f32]) {
-    x.iter_mut().for_each(|x| *x = math::max(0.0, *x));
+    // As integers: a maximum of f32s, vectorised with relaxed SIMD, may lose a NaN or the sign of a zero.
+    x.iter_mut().for_each(|x| *x = f32::from_bits(if 0.0 > *x { 0 } else { x.to_bits() }));
 }
 
 /// [`tanh`], in place.

@@ -3,6 +3,8 @@
 use super::fingerprint::numbers;
 use super::*;
 use proptest::prelude::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[track_caller]
 fn same(got: &[f32], expected: &[f32], what: &str) {
@@ -24,7 +26,7 @@ fn twins_agree(f: impl Fn(Isa) -> Vec<f32>) {
     }
 }
 
-/// A pool that runs its tasks last to first on two threads.
+/// A pool that runs its tasks last to first, on two threads where there are threads.
 struct Two;
 
 impl Pool for Two {
@@ -33,9 +35,15 @@ impl Pool for Two {
     }
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let (first, second) =
+            (|| (0..tasks / 2).rev().for_each(task), || (tasks / 2..tasks).rev().for_each(task));
+        if cfg!(target_arch = "wasm32") {
+            second();
+            return first();
+        }
         std::thread::scope(|scope| {
-            scope.spawn(|| (tasks / 2..tasks).rev().for_each(task));
-            (0..tasks / 2).rev().for_each(task);
+            scope.spawn(second);
+            first();
         });
     }
 }
@@ -200,6 +208,17 @@ fn a_product_is_the_same_on_any_pool_and_in_any_batch() {
     for (i, x) in x.chunks(cols).enumerate() {
         same(&product(isa, &matrix, x, 1, &Two), &expected[i * rows..(i + 1) * rows], "one row");
     }
+}
+
+/// What the standard promises is there, so the tests above are of these too; of the two full 8-bit forms an engine has one
+/// or none.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[test]
+fn an_engine_has_every_instruction_set_that_its_standard_promises() {
+    let available = Isa::available();
+    assert!(available.contains(&Isa::Simd128), "{available:?}");
+    #[cfg(target_feature = "relaxed-simd")]
+    assert!(available.contains(&Isa::RelaxedSimd), "{available:?}");
 }
 
 #[test]
@@ -368,6 +387,16 @@ fn functions_hold_at_their_ends() {
     assert_eq!((tanh(50.0), tanh(f32::NEG_INFINITY), tanh(0.0)), (1.0, -1.0, 0.0));
     assert_eq!((erf(50.0), erf(f32::NEG_INFINITY), erf(0.0)), (1.0, -1.0, 0.0));
     assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && erf(f32::NAN).is_nan());
+}
+
+#[test]
+fn relu_keeps_what_is_not_below_zero() {
+    let x = [f32::NAN, -0.0, 0.0, -1.0, 2.5, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE];
+    let kept = [f32::NAN, -0.0, 0.0, 0.0, 2.5, f32::INFINITY, 0.0, f32::MIN_POSITIVE];
+    // Twice, so that a vectorised loop has whole registers of it.
+    let (mut got, expected) = ([x, x].concat(), [kept, kept].concat());
+    relu(&mut got);
+    same(&got, &expected, "relu");
 }
 
 #[test]

@@ -130,6 +130,8 @@ pub fn shards(index_json: &[u8]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn files(names: &[&str]) -> Result<ModelFiles> {
         model_files(&names.iter().map(|&name| name.into()).collect::<Vec<_>>())

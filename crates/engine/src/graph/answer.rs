@@ -254,6 +254,8 @@ fn needs(graph: &Graph) -> BTreeMap<String, BTreeSet<String>> {
 #[cfg(feature = "toml")]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn text(node: &str) -> TextId {
         TextId { node: node.into(), sequence: 0 }

@@ -142,6 +142,8 @@ impl Run {
 mod tests {
     use super::*;
     use crate::protocol::FinishReason;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn done(node: &str, sequence: usize) -> Event {
         Event::Done {

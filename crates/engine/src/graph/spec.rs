@@ -322,6 +322,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 #[cfg(feature = "toml")]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check(toml: &str, line: usize, message: &str) {

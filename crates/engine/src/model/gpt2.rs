@@ -268,6 +268,8 @@ fn place_gguf(name: &str, tied: bool) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn the_hubs_spellings_lead_to_one_name() {

@@ -109,6 +109,8 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn a_steady_rate_gives_the_exact_time_left() {
