@@ -4,6 +4,7 @@
 //! - [`engine`]: build the engine for JavaScript, and the npm package.
 //! - [`page`]: build the page; [`budget`] weighs it.
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
+//! - [`instructions`]: counts instructions of what takes the time, and compares them with a budget.
 //! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
 //! - [`tools`]: pinned helper programs, installed once into a cache.
 //! - [`debian`]: packages of the system, where that is a Debian.
@@ -13,6 +14,7 @@ mod budget;
 mod counts;
 mod debian;
 mod engine;
+mod instructions;
 mod page;
 mod process;
 mod serve;

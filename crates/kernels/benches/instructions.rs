@@ -1,0 +1,136 @@
+//! Kernels for `cargo xtask test --only instructions`, which counts their instructions under valgrind's callgrind.
+//!
+//! Without arguments it lists its cases; with a case and an instruction set it prepares the case and runs it twice. What
+//! valgrind counts is [`counted`], the second run: times depend on the machine and its load, instructions do not.
+//! Instruction sets are forced, since valgrind knows no AVX-512 and machines differ.
+
+use inkling_kernels::{
+    self as kernels, Activation, Around, AttentionShape, Mask, MatrixQ8, Norm, SingleThread,
+};
+use inkling_kernels::{Isa, MatrixQ8Builder};
+use std::hint::black_box;
+use std::process::ExitCode;
+
+/// A kernel on inputs that are ready.
+type Run = Box<dyn FnMut()>;
+type Prepare = fn() -> Run;
+
+/// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
+const CASES: [(&str, Prepare); 11] = [
+    ("linear_q8/768x768/1", || product(768, 768, 1)),
+    ("linear_q8/768x768/4", || product(768, 768, 4)),
+    ("linear_q8/768x768/8", || product(768, 768, 8)),
+    ("linear_q8/768x3072/1", || product(768, 3072, 1)),
+    ("norm_and_quantise/768/8", norm_and_quantise),
+    ("bias_and_gelu/3072", bias_and_gelu),
+    ("attention/1+127", || attention(1, 127)),
+    ("attention/16+0", || attention(16, 0)),
+    ("log_sum_exp/50257", log_sum_exp),
+    ("pack/rows/128x768", pack_rows),
+    ("pack/columns/768x128", pack_columns),
+];
+
+fn product(rows: usize, cols: usize, m: usize) -> Run {
+    let (matrix, x) = (matrix(rows, cols), numbers(2, m * cols));
+    let mut out = vec![0.0; m * rows];
+    Box::new(move || matrix.matmul(&x, None, &mut out, &SingleThread))
+}
+
+/// A product so narrow that what comes before it is the most.
+fn norm_and_quantise() -> Run {
+    let (matrix, x, weight) = (matrix(16, 768), numbers(2, 8 * 768), numbers(3, 768));
+    let mut out = vec![0.0; 8 * 16];
+    Box::new(move || {
+        let norm = Some(Norm { weight: &weight, bias: &weight, eps: 1e-5 });
+        matrix.matmul_with(&x, &Around { norm, ..Around::default() }, &mut out, &SingleThread);
+    })
+}
+
+/// A product so flat that what follows it is the most.
+fn bias_and_gelu() -> Run {
+    let (matrix, x, bias) = (matrix(3072, 32), numbers(2, 32), numbers(3, 3072));
+    let mut out = vec![0.0; 3072];
+    Box::new(move || {
+        let around = Around { bias: Some(&bias), activation: Activation::GeluTanh, ..Around::default() };
+        matrix.matmul_with(&x, &around, &mut out, &SingleThread);
+    })
+}
+
+fn attention(queries: usize, past: usize) -> Run {
+    let (heads, head_dim) = (12, 64);
+    let width = heads * head_dim;
+    let numbers = |seed, rows: usize| numbers(seed, rows * width);
+    let (q, keys, values) = (numbers(1, queries), numbers(2, past + queries), numbers(3, past + queries));
+    let mut out = vec![0.0; queries * width];
+    let (q_stride, kv_stride, mask) = (width, width, Mask::Causal { past });
+    let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
+    Box::new(move || kernels::attention(&q, &keys, &values, &shape, &mut out, &SingleThread))
+}
+
+fn log_sum_exp() -> Run {
+    let logits = numbers(1, 50_257);
+    Box::new(move || {
+        black_box(kernels::sum_exp(&logits, kernels::highest(&logits)));
+    })
+}
+
+fn pack_rows() -> Run {
+    let weights = numbers(1, 128 * 768);
+    let mut builder = MatrixQ8Builder::new(128, 768);
+    Box::new(move || {
+        for (row, weights) in weights.chunks_exact(768).enumerate() {
+            builder.set_row_f32(row, weights).expect("seeded numbers are finite");
+        }
+    })
+}
+
+fn pack_columns() -> Run {
+    let weights = numbers(1, 128 * 768);
+    let mut builder = MatrixQ8Builder::new(768, 128);
+    Box::new(move || {
+        for (block, weights) in weights.chunks_exact(32 * 768).enumerate() {
+            builder.set_columns_f32(block, weights).expect("seeded numbers are finite");
+        }
+    })
+}
+
+fn matrix(rows: usize, cols: usize) -> MatrixQ8 {
+    MatrixQ8::from_f32(rows, cols, &numbers(1, rows * cols)).expect("seeded numbers are finite")
+}
+
+/// `n` numbers in -0.5..0.5, the same for a seed.
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 16_777_216.0 - 0.5
+        })
+        .collect()
+}
+
+/// What valgrind counts, by this name.
+#[inline(never)]
+fn counted(run: &mut Run) {
+    run();
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let case = |name: &str| CASES.iter().find(|(case, _)| *case == name);
+    let isa = |name: &str| Isa::available().into_iter().find(|isa| format!("{isa:?}").to_lowercase() == name);
+    let [name, isa_name] = args.as_slice() else {
+        CASES.iter().for_each(|(case, _)| println!("{case}"));
+        return ExitCode::SUCCESS;
+    };
+    let (Some((_, prepare)), Some(isa)) = (case(name), isa(isa_name)) else {
+        eprintln!("expected a case and an instruction set of this machine, got {args:?}");
+        return ExitCode::FAILURE;
+    };
+    Isa::force(Some(isa));
+    let mut run = prepare();
+    // Scratch grows in the first run.
+    run();
+    counted(&mut run);
+    ExitCode::SUCCESS
+}
