@@ -99,14 +99,14 @@ const STEPS: [Step; 13] = [
         what: "the wasm tests in Node: the same claims as native, on the other instruction sets",
         advice: "the failing tests are named above; their native twins have the same names",
         long: false,
-        run: |_| wasm_tests(Home::Node),
+        run: |options| wasm_tests(options, Home::Node),
     },
     Step {
         name: "browser",
         what: "the wasm tests in a worker of Chromium, where the page runs them; and those of the browser's storage",
         advice: "the failing tests are named above; if `wasm-test` is well, a browser differs from Node there",
         long: false,
-        run: |_| wasm_tests(Home::Chromium),
+        run: |options| wasm_tests(options, Home::Chromium),
     },
     Step {
         name: "npm",
@@ -338,8 +338,13 @@ fn runner(specs: bool) -> Command {
     test
 }
 
-fn native(_: &Options) -> Result<Report> {
-    tests(&mut runner(false))
+fn native(options: &Options) -> Result<Report> {
+    tests(with_long_forms(&mut runner(false), options))
+}
+
+/// Tests that have a long form read this variable when they are compiled: in wasm there is no other time.
+fn with_long_forms<'a>(command: &'a mut Command, options: &Options) -> &'a mut Command {
+    if options.long { command.env("INKLING_LONG", "1") } else { command }
 }
 
 fn npm(_: &Options) -> Result<Report> {
@@ -378,14 +383,14 @@ enum Home {
     Chromium,
 }
 
-fn wasm_build(_: &Options) -> Result<Report> {
+fn wasm_build(options: &Options) -> Result<Report> {
     let toolchain = wasm_toolchain()?;
     // Exactly the builds that the next steps run.
-    wasm_test_builds(&toolchain).iter_mut().try_for_each(|build| run(build.arg("--no-run")))?;
+    wasm_test_builds(&toolchain, options).iter_mut().try_for_each(|build| run(build.arg("--no-run")))?;
     Ok(Report::default())
 }
 
-fn wasm_tests(home: Home) -> Result<Report> {
+fn wasm_tests(options: &Options, home: Home) -> Result<Report> {
     let toolchain = wasm_toolchain()?;
     let runner = tools::wasm_bindgen_test_runner()?.find_or_install()?;
     match home {
@@ -397,7 +402,7 @@ fn wasm_tests(home: Home) -> Result<Report> {
         Home::Chromium => tools::chromium()?,
     }
     let mut report = Report::default();
-    let [plain, relaxed] = wasm_test_builds(&toolchain);
+    let [plain, relaxed] = wasm_test_builds(&toolchain, options);
     // Node has relaxed SIMD from version 21 on.
     for mut test in [Some(plain), (home == Home::Chromium).then_some(relaxed)].into_iter().flatten() {
         test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner)
@@ -416,16 +421,19 @@ fn wasm_tests(home: Home) -> Result<Report> {
     Ok(report)
 }
 
-/// The builds of the wasm tests: all of them with plain SIMD, and the kernels with relaxed SIMD. One profile and one set
-/// of packages, so that no step builds what another has built.
-fn wasm_test_builds(toolchain: &WasmToolchain) -> [Command; 2] {
+/// The builds of the wasm tests: all of them with plain SIMD, and with relaxed SIMD those that depend on it: the kernels'
+/// and the bits of whole models. One profile and one set of packages, so that no step builds what another has built.
+fn wasm_test_builds(toolchain: &WasmToolchain, options: &Options) -> [Command; 2] {
     let (mut plain, (mut relaxed, _)) = (toolchain.cargo("test"), engine::RELAXED.cargo(toolchain, "test"));
     for package in WASM_PACKAGES {
         plain.args(["--package", package]);
     }
-    relaxed.args(["--package", "inkling-kernels"]);
+    plain.arg("--tests");
+    relaxed.args(["--package", "inkling-kernels", "--package", "inkling-engine"]);
+    relaxed.args(["--test", "logits", "--test", "wasm"]);
     [plain, relaxed].map(|mut test| {
-        test.args(["--lib", "--tests", "--profile=wasm-test", "--no-fail-fast"]);
+        test.args(["--lib", "--profile=wasm-test", "--no-fail-fast"]);
+        with_long_forms(&mut test, options);
         test
     })
 }
@@ -518,7 +526,7 @@ Usage: cargo xtask test [OPTIONS]
 
 Options:
   --only STEP..   Run only these steps
-  --long          Also run the fuzz targets, a minute each
+  --long          Also run the fuzz targets, a minute each, and the long forms of tests (full-size models)
   --advisories    Let `deny` also check security advisories (their database comes from github.com)
   --accept        Let `instructions` write what it counts to instruction-budget.txt
   --list          List the steps and stop
