@@ -1,6 +1,7 @@
 //! Chromium through chromedriver, and Chromium's own protocol where WebDriver has no word for something.
 
 use std::{
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{CapabilitiesHelper, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver};
 
-use crate::process::Process;
+use crate::{PATIENCE, page::wait_for, process::Process};
 
 const ARGUMENTS: [&str; 9] = [
     "--headless",
@@ -102,6 +103,64 @@ impl Browser {
             anyhow::bail!("the script threw {error}");
         }
         Ok(answer["value"].take())
+    }
+
+    /// Ends the workers of the page, each from within: its thread stops and its memory is gone, and neither the page's
+    /// script nor its `Worker` object is told. How many there were.
+    ///
+    /// Chromium offers no rougher end for a worker alone: `Target.closeTarget` answers that the target does not support
+    /// it, `Runtime.terminateExecution` ends what runs but not the worker, and a worker that runs out of memory takes the
+    /// page's process with it.
+    ///
+    /// # Errors
+    /// If Chromium does not answer.
+    pub async fn end_workers(&self) -> Result<usize> {
+        let workers = self.workers().await?;
+        for worker in &workers {
+            let attached =
+                self.cdp("Target.attachToTarget", json!({"targetId": worker, "flatten": false})).await?;
+            let close = json!({"id": 1, "method": "Runtime.evaluate", "params": {"expression": "close()"}});
+            let message = json!({"sessionId": attached["sessionId"], "message": close.to_string()});
+            self.cdp("Target.sendMessageToTarget", message).await?;
+        }
+        let left = || async {
+            let now = self.workers().await?;
+            Ok(!workers.iter().any(|worker| now.contains(worker)))
+        };
+        wait_for(PATIENCE, "the workers to be gone", left).await?;
+        Ok(workers.len())
+    }
+
+    /// The dedicated workers that there are, by Chromium's own names for them.
+    ///
+    /// # Errors
+    /// If Chromium does not answer.
+    pub async fn workers(&self) -> Result<Vec<String>> {
+        let targets = self.cdp("Target.getTargets", json!({"filter": [{"type": "worker"}]})).await?;
+        let ids = targets["targetInfos"].as_array().into_iter().flatten();
+        Ok(ids.filter_map(|target| target["targetId"].as_str()).map(str::to_string).collect())
+    }
+
+    /// Has downloads land in this folder.
+    ///
+    /// # Errors
+    /// If Chromium refuses.
+    pub async fn download_to(&self, folder: &Path) -> Result<()> {
+        let behavior = json!({"behavior": "allow", "downloadPath": folder});
+        self.cdp("Browser.setDownloadBehavior", behavior).await.map(drop)
+    }
+
+    /// Drops files or folders of this machine onto the page, as from a file manager.
+    ///
+    /// # Errors
+    /// If Chromium refuses.
+    pub async fn drop_files(&self, paths: &[PathBuf]) -> Result<()> {
+        let data = json!({"items": [], "files": paths, "dragOperationsMask": 1});
+        for kind in ["dragEnter", "dragOver", "drop"] {
+            let event = json!({"type": kind, "x": 300, "y": 300, "data": data});
+            self.cdp("Input.dispatchDragEvent", event).await?;
+        }
+        Ok(())
     }
 
     /// Chromium's events since the last call, parsed: `{method, params}`.

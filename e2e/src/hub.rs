@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Result;
@@ -44,11 +44,25 @@ pub struct Asked {
     pub range: Option<String>,
 }
 
+/// A reader that hung up before it had the whole body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HungUp {
+    /// The file.
+    pub name: String,
+    /// Bytes of the body that were sent until then.
+    pub sent: usize,
+    /// When it was seen, within some milliseconds.
+    pub at: SystemTime,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// By `owner/name`, then by file.
     models: Mutex<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    /// Sizes that the listing states in place of the true ones, by `owner/name` and file.
+    announced: Mutex<BTreeMap<(String, String), u64>>,
     asked: Mutex<Vec<Asked>>,
+    hung_up: Mutex<Vec<HungUp>>,
     /// File, fault, how often.
     faults: Mutex<Vec<(String, Fault, usize)>>,
     ends: AtomicBool,
@@ -103,6 +117,16 @@ impl Hub {
         Ok(())
     }
 
+    /// Adds one file to a model, or puts it in another's place.
+    pub fn put(&self, id: &str, file: &str, bytes: Vec<u8>) {
+        locked(&self.state.models).entry(id.into()).or_default().insert(file.into(), bytes);
+    }
+
+    /// Lists a file as this large, whatever it is.
+    pub fn announce(&self, id: &str, file: &str, size_bytes: u64) {
+        locked(&self.state.announced).insert((id.into(), file.into()), size_bytes);
+    }
+
     /// The next `times` requests for the bytes of `file` fail in this way.
     pub fn fail(&self, file: &str, fault: Fault, times: usize) {
         locked(&self.state.faults).push((file.into(), fault, times));
@@ -121,6 +145,11 @@ impl Hub {
     /// Which bytes were asked for since the last call.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *locked(&self.state.asked))
+    }
+
+    /// Who hung up on a slow body since the last call.
+    pub fn hung_up(&self) -> Vec<HungUp> {
+        std::mem::take(&mut *locked(&self.state.hung_up))
     }
 }
 
@@ -168,11 +197,17 @@ impl State {
         match fault {
             Some(Fault::Cut(end)) => drop(stream.write_all(&body[..end.min(body.len())])),
             Some(Fault::Slow(pieces)) => {
+                let mut sent = 0;
                 for piece in body.chunks(body.len().div_ceil(pieces).max(1)) {
-                    if stream.write_all(piece).is_err() || self.ends.load(Ordering::SeqCst) {
+                    if stream.write_all(piece).is_err() || is_gone(stream, Duration::from_millis(50)) {
+                        let name = path.rsplit('/').next().unwrap_or_default().to_string();
+                        locked(&self.hung_up).push(HungUp { name, sent, at: SystemTime::now() });
                         return;
                     }
-                    thread::sleep(Duration::from_millis(50));
+                    sent += piece.len();
+                    if self.ends.load(Ordering::SeqCst) {
+                        return;
+                    }
                 }
             }
             _ => drop(stream.write_all(&body)),
@@ -185,9 +220,11 @@ impl State {
         for (id, files) in &*models {
             if path == format!("/api/models/{id}/revision/main") || path == format!("/api/models/{id}") {
                 let listed = files.iter().map(|(name, bytes)| {
-                    let mut file = json!({"rfilename": name, "size": bytes.len()});
+                    let announced = locked(&self.announced).get(&(id.clone(), name.clone())).copied();
+                    let size = announced.unwrap_or(bytes.len() as u64);
+                    let mut file = json!({"rfilename": name, "size": size});
                     if is_large(name) {
-                        file["lfs"] = json!({"sha256": hash(bytes), "size": bytes.len()});
+                        file["lfs"] = json!({"sha256": hash(bytes), "size": size});
                     }
                     file
                 });
@@ -242,6 +279,16 @@ impl State {
         let Some(start) = start else { return (Answer(200, headers, bytes), fault) };
         headers.push(("Content-Range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len())));
         (Answer(206, headers, bytes.split_off(start)), fault)
+    }
+}
+
+/// Waits for a time, or until the other side has closed the connection; whether it has.
+fn is_gone(stream: &TcpStream, time: Duration) -> bool {
+    // Nothing more is expected to be said on this connection, so a read ends with the time or with the connection.
+    let _ = stream.set_read_timeout(Some(time));
+    match (&mut &*stream).read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
     }
 }
 

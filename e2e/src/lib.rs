@@ -1,13 +1,13 @@
 //! What the specs in `tests/page` stand on: the built server, a browser with a profile of its own, a hub that fails on
-//! demand, and a proxy that sees what would leave this machine.
+//! demand, and the browser's log of its network.
 //!
 //! Everything listens on loopback at a free port and ends with the test that started it.
 
 pub mod browser;
 pub mod hub;
+pub mod netlog;
 pub mod page;
 pub mod process;
-pub mod proxy;
 pub mod server;
 
 use std::{
@@ -45,8 +45,7 @@ impl Home {
     }
 }
 
-/// Runs a spec, and prints what the page's console said if it fails. Without a built page (`INKLING_BIN`) it says so and
-/// does nothing.
+/// Runs a spec, and prints what the page's console said if it fails.
 ///
 /// # Panics
 /// If the spec fails, which is what a test does then.
@@ -59,12 +58,6 @@ pub fn spec(act: impl AsyncFnOnce(&Home) -> Result<()>) {
 /// # Panics
 /// If the spec fails.
 pub fn spec_with(arguments: &[&str], act: impl AsyncFnOnce(&Home) -> Result<()>) {
-    if std::env::var_os("INKLING_BIN").is_none() {
-        println!(
-            "skipped: INKLING_BIN names no program with the page; `cargo xtask test --only e2e` builds it"
-        );
-        return;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs no more than memory");
     let outcome = runtime.block_on(async {

@@ -17,6 +17,8 @@ use crate::{PATIENCE, browser::Browser};
 pub struct Page<'a> {
     /// Where it is open.
     pub browser: &'a Browser,
+    /// How long it may take for what is waited for.
+    pub patience: Duration,
 }
 
 /// A node of the accessibility tree.
@@ -38,7 +40,7 @@ impl<'a> Page<'a> {
     /// If it does not come.
     pub async fn open(browser: &'a Browser, url: &str) -> Result<Page<'a>> {
         browser.driver.goto(url).await?;
-        let page = Page { browser };
+        let page = Page { browser, patience: PATIENCE };
         page.wait("the sentence box", async || Ok(!page.nodes("textbox").await?.is_empty())).await?;
         Ok(page)
     }
@@ -160,7 +162,7 @@ impl<'a> Page<'a> {
     /// # Errors
     /// If it does not in time, or cannot be asked.
     pub async fn wait(&self, what: &str, holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-        wait_for(PATIENCE, what, holds).await
+        wait_for(self.patience, what, holds).await
     }
 }
 

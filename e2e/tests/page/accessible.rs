@@ -47,6 +47,7 @@ async fn open_everything(page: &Page<'_>) -> Result<()> {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn axe_finds_nothing_in_any_state() {
     spec(async |home| {
         let page = home.visit().await?;
@@ -64,6 +65,7 @@ fn axe_finds_nothing_in_any_state() {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn axe_finds_nothing_on_a_phone() {
     spec(async |home| {
         let phone = json!({"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true});

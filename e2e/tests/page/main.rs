@@ -1,19 +1,22 @@
 //! The page in a real browser: one spec a visitor's act, things found by what they are and what they are called.
 //!
-//! `cargo xtask test --only e2e` builds what these need and runs them. By environment:
+//! `cargo xtask test --only e2e` builds what these need and runs them. `cargo test` reports them as ignored; asked to run
+//! them all the same, it needs these variables. By environment:
 //!
 //! - `INKLING_BIN`: the program `inkling` with the page in it (set by xtask);
 //! - `INKLING_AXE`: axe-core's script, for the accessibility specs (set by xtask);
 //! - `INKLING_E2E_RUNS`: runs in a row for the memory spec, instead of 30;
-//! - `INKLING_E2E_SCREENSHOTS`: a folder to take the screenshots of the README into;
+//! - `INKLING_E2E_SCREENSHOTS`: a folder to keep the screenshots of the README in;
 //! - `INKLING_E2E_FAILURES`: a folder for a screenshot of each failed spec;
-//! - `INKLING_CHECKPOINTS`: a folder with full-size GPT-2, DistilGPT-2 and BERT, to be loaded from the local disk.
+//! - `INKLING_CHECKPOINTS`: a folder `OWNER/NAME/...` with full-size GPT-2, DistilGPT-2 and BERT, for the spec of local
+//!   folders, in place of small ones.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should stop where it stands")]
 
 mod accessible;
 mod downloads;
 mod files;
+mod history;
 mod keyboard;
 mod links;
 mod memory;
@@ -25,12 +28,14 @@ mod run;
 mod same_text;
 mod screenshots;
 mod server_mode;
+mod states;
 mod stop;
 mod storage;
+mod tabs;
 mod workers;
 
 use anyhow::{Context, Result, bail};
-use inkling_e2e::page::Page;
+use inkling_e2e::{Home, page::Page};
 use serde_json::Value;
 
 const SENTENCE: &str = "A sentence to continue";
@@ -125,6 +130,23 @@ async fn until_ready(page: &Page<'_>) -> Result<()> {
         Ok(true)
     })
     .await
+}
+
+/// The answer of the run on the page, as its export has it.
+async fn shown_answer(home: &Home, page: &Page<'_>) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    home.browser.download_to(folder.path()).await?;
+    page.click("button", "Export JSON").await?;
+    let mut answer = None;
+    page.wait("the export", async || {
+        // Under another name until it is whole.
+        let done = std::fs::read_dir(folder.path())?.filter_map(|entry| Some(entry.ok()?.path()));
+        let file = done.into_iter().find(|path| path.extension().is_some_and(|end| end == "json"));
+        answer = file.and_then(|file| serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok());
+        Ok(answer.is_some())
+    })
+    .await?;
+    answer.context("waited for above")
 }
 
 /// The line that tells the visitor what happened.

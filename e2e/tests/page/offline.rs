@@ -1,8 +1,9 @@
 //! A visitor comes back without a network.
 
-use inkling_e2e::spec;
+use inkling_e2e::{server::inkling, spec};
+use serde_json::json;
 
-use crate::{run, until_ready};
+use crate::{assert_same, rows_of, run, set_seed, until_ready};
 
 /// Resolves when the service worker has everything and answers for this page.
 const KEPT: &str = "
@@ -11,16 +12,61 @@ const KEPT: &str = "
     return (await caches.keys()).filter((name) => name.startsWith('inkling-page-')).length";
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn after_the_first_visit_the_page_works_without_a_network() {
     spec(async |home| {
         let page = home.visit().await?;
         until_ready(&page).await?;
         assert_eq!(home.browser.script(KEPT, vec![]).await?, 1);
         home.server.stop();
+        // Nothing but the service worker may answer; the browser's own cache would hide that it does not.
+        home.browser.cdp("Network.clearBrowserCache", json!({})).await?;
         home.browser.driver.refresh().await?;
         page.wait("the page", async || page.has("button", "Run").await).await?;
+        until_ready(&page).await?;
+        set_seed(&page, 7).await?;
         let cards = run(&page, "Nobody is here, so").await?;
+        let rows = inkling(&["run", "Nobody is here, so", "--seed", "7", "--json"])?;
+        for (card, row) in cards.iter().zip(rows_of(&rows)?) {
+            assert_same(card, &row);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
+fn the_page_says_that_it_is_offline() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        assert!(!page.text().await?.contains("offline"));
+        let network = |offline: bool| json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        home.browser.cdp("Network.enable", json!({})).await?;
+        home.browser.cdp("Network.emulateNetworkConditions", network(true)).await?;
+        page.says("· offline").await?;
+        let cards = run(&page, "I have an idea!").await?;
         assert!(cards.iter().all(|card| card.state == "done" && card.score.is_some()), "{cards:?}");
+        home.browser.cdp("Network.emulateNetworkConditions", network(false)).await?;
+        page.wait("the word to go", async || Ok(!page.text().await?.contains("offline"))).await?;
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
+fn the_page_can_be_installed() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        let manifest = home.browser.cdp("Page.getAppManifest", json!({})).await?;
+        assert_eq!(manifest["errors"], json!([]));
+        assert!(
+            manifest["url"].as_str().is_some_and(|url| url.ends_with("/manifest.webmanifest")),
+            "{manifest}"
+        );
+        let faults = home.browser.cdp("Page.getInstallabilityErrors", json!({})).await?;
+        assert_eq!(faults["installabilityErrors"], json!([]));
         Ok(())
     });
 }

@@ -12,6 +12,7 @@ async fn clear_storage(home: &Home) -> Result<()> {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn storage_deleted_under_the_page_harms_nothing() {
     spec(async |home| {
         let page = home.visit().await?;
@@ -28,6 +29,7 @@ fn storage_deleted_under_the_page_harms_nothing() {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_full_disk_is_told_and_the_model_runs() {
     spec(async |home| {
         let (hub, folder) = (Hub::start()?, models::models());
@@ -46,6 +48,7 @@ fn a_full_disk_is_told_and_the_model_runs() {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn two_tabs_run_side_by_side() {
     spec(async |home| {
         let page = home.visit().await?;
@@ -65,6 +68,7 @@ fn two_tabs_run_side_by_side() {
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn what_is_kept_is_listed_and_can_be_deleted() {
     spec(async |home| {
         let (hub, folder) = (Hub::start()?, models::models());

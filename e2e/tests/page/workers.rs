@@ -1,55 +1,43 @@
 //! A model's worker ends from outside, as when the system is short of memory.
 
 use anyhow::Result;
-use inkling_e2e::{Home, page::Page, spec};
-use serde_json::json;
+use inkling_e2e::{page::Page, spec};
 
-use crate::{outcome, run, until_ready};
-
-/// Keeps every worker that the page starts where the spec can reach it; the page cannot tell.
-async fn visit(home: &Home) -> Result<Page<'_>> {
-    let keep = "
-        window.startedWorkers = [];
-        const Original = window.Worker;
-        window.Worker = class extends Original {
-            constructor(...args) { super(...args); window.startedWorkers.push(this); }
-        };";
-    home.browser.cdp("Page.addScriptToEvaluateOnNewDocument", json!({"source": keep})).await?;
-    let page = home.visit().await?;
-    until_ready(&page).await?;
-    Ok(page)
-}
-
-/// Ends all of them.
-async fn kill(home: &Home) -> Result<()> {
-    let script = "
-        const all = window.startedWorkers.splice(0);
-        all.forEach((worker) => Worker.prototype.terminate.call(worker));
-        return all.length";
-    let killed = home.browser.script(script, vec![]).await?;
-    assert_eq!(killed, 3, "a worker for each model");
-    Ok(())
-}
+use crate::{assert_same, notice, outcome, rows_of, run, set_seed, until_ready};
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_worker_that_ends_is_replaced() {
     spec(async |home| {
-        let page = visit(home).await?;
+        let page = home.visit().await?;
+        until_ready(&page).await?;
         run(&page, "I have an idea!").await?;
-        kill(home).await?;
-        let replaced = "return window.startedWorkers.length";
-        page.wait("new workers", async || Ok(home.browser.script(replaced, vec![]).await? == 3)).await?;
+        let before = home.browser.workers().await?;
+        assert_eq!(home.browser.end_workers().await?, 3, "a worker for each model");
+        page.wait("a word about it", async || Ok(notice(&page).await?.contains("ended and was replaced")))
+            .await?;
+        let said = notice(&page).await?;
+        assert!(said.ends_with('.') && said.matches(". ").count() <= 1, "{said}");
+        page.wait("new workers", async || Ok(home.browser.workers().await?.len() == 3)).await?;
+        let now = home.browser.workers().await?;
+        assert!(!now.iter().any(|worker| before.contains(worker)), "{before:?}, then {now:?}");
         until_settled(&page).await?;
+        set_seed(&page, 7).await?;
         let cards = run(&page, "I have an idea!").await?;
-        assert!(cards.iter().all(|card| card.state == "done" && card.score.is_some()), "{cards:?}");
+        let rows = inkling_e2e::server::inkling(&["run", "I have an idea!", "--seed", "7", "--json"])?;
+        for (card, row) in cards.iter().zip(rows_of(&rows)?) {
+            assert_same(card, &row);
+        }
         Ok(())
     });
 }
 
 #[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_worker_that_ends_in_a_run_fails_its_text_with_a_sentence() {
     spec(async |home| {
-        let page = visit(home).await?;
+        let page = home.visit().await?;
+        until_ready(&page).await?;
         page.click("button", "Settings").await?;
         page.find("slider", "Length").await?.send_keys("\u{e010}").await?;
         page.find("slider", "Continuations").await?.send_keys("\u{e010}").await?;
@@ -58,15 +46,17 @@ fn a_worker_that_ends_in_a_run_fails_its_text_with_a_sentence() {
             Ok(crate::cards(&page).await?.iter().any(|card| card.state == "writing"))
         })
         .await?;
-        kill(home).await?;
+        home.browser.end_workers().await?;
         let cards = outcome(&page).await?;
         assert!(cards.iter().any(|card| card.state == "failed"), "{cards:?}");
-        page.says("worker ended").await?;
+        page.says("The model's worker ended: it was ended from outside.").await?;
         until_settled(&page).await?;
         page.click("button", "Reset settings").await?;
         page.click("button", "Run").await?;
-        page.wait("all texts", async || Ok(outcome(&page).await?.iter().all(|card| card.state == "done")))
-            .await?;
+        page.wait("all texts", async || {
+            Ok(outcome(&page).await?.iter().all(|card| card.state == "done" && card.score.is_some()))
+        })
+        .await?;
         Ok(())
     });
 }
