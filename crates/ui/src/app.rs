@@ -6,11 +6,12 @@ use wasm_bindgen::JsCast;
 use crate::{
     browser,
     components::{
-        AfterRun, Alternatives, BeforeRun, DropZone, Happened, History, Masthead, Models, Ribbon,
+        AfterRun, Alternatives, BeforeRun, DropZone, Happened, History, Limits, Masthead, Models, Ribbon,
         SentenceBox, Settings, Storage, Texts, Update,
     },
     link::SharedRun,
-    state::{App, Panel},
+    models,
+    state::{Act, App, Asked, Panel},
 };
 
 /// Draws the page in the place of the still one that `index.html` shows before this program is there.
@@ -43,19 +44,20 @@ pub(crate) fn mount() {
     if had_focus {
         browser::focus("sentence");
     }
-    app.wake();
+    app.begin(SharedRun::from_fragment(&fragment()).is_some());
     open_link(app);
+}
+
+fn fragment() -> String {
+    browser::window().location().hash().unwrap_or_default()
 }
 
 /// Runs what the page's address asks for, now and whenever it changes.
 fn open_link(app: App) {
-    let follow = move || {
-        let fragment = browser::window().location().hash().unwrap_or_default();
-        match SharedRun::from_fragment(&fragment) {
-            Some(Ok(shared)) => app.follow_link(shared),
-            Some(Err(bad)) => app.problem(bad.sentence()),
-            None => {}
-        }
+    let follow = move || match SharedRun::from_fragment(&fragment()) {
+        Some(Ok(shared)) => app.follow_link(shared),
+        Some(Err(bad)) => app.problem(bad.sentence()),
+        None => {}
     };
     follow();
     let _ = window_event_listener(ev::hashchange, move |_| follow());
@@ -66,8 +68,6 @@ fn Page(app: App) -> impl IntoView {
     let is_open = move |panel| app.panels.with(|panels| panels.contains(&panel));
     let _ = window_event_listener(ev::online, move |_| app.is_offline.set(false));
     let _ = window_event_listener(ev::offline, move |_| app.is_offline.set(true));
-    let notice_class =
-        move || if app.notice.with(|notice| notice.is_problem) { "notice problem" } else { "notice" };
     view! {
         <a class="skip" href="#texts-heading">"Skip to the texts"</a>
         <Masthead app />
@@ -84,11 +84,10 @@ fn Page(app: App) -> impl IntoView {
             <Show when=move || is_open(Panel::Models)>
                 <Models app />
             </Show>
+            <Limits app />
             <Ribbon app />
-            <p class=notice_class data-notice hidden=move || app.notice.with(|notice| notice.text.is_empty())>
-                {move || app.notice.with(|notice| notice.text.clone())}
-            </p>
-            <Asked app />
+            <Told app />
+            <Ask app />
             <Texts app />
             <AfterRun app />
             <Show when=move || is_open(Panel::Happened)>
@@ -106,19 +105,54 @@ fn Page(app: App) -> impl IntoView {
     }
 }
 
-/// A link that needs models which are not the page's own: nothing is downloaded before the visitor says so.
+/// What the page has to say, and what can be done about it.
 #[component]
-fn Asked(app: App) -> impl IntoView {
+fn Told(app: App) -> impl IntoView {
+    let class = move || if app.notice.with(|notice| notice.is_problem) { "notice problem" } else { "notice" };
+    let button = move |act: Act| {
+        view! { <button type="button" on:click={ let act = act.clone(); move |_| app.act(act.clone()) }>{act.label()}</button> }
+    };
+    let buttons = move || {
+        let acts = app.notice.with(|notice| notice.acts.clone());
+        (!acts.is_empty())
+            .then(|| view! { <div class="buttons">{acts.into_iter().map(button).collect::<Vec<_>>()}</div> })
+    };
+    view! {
+        <div class=class hidden=move || app.notice.with(|notice| notice.text.is_empty())>
+            <p data-notice>{move || app.notice.with(|notice| notice.text.clone())}</p>
+            {buttons}
+        </div>
+    }
+}
+
+/// Models that would have to be downloaded first: how much that is, and whether this device can hold them.
+#[component]
+fn Ask(app: App) -> impl IntoView {
     move || {
-        let (_, wanted) = app.asked.get()?;
-        let hubs = wanted.values().filter(|source| **source != crate::models::Source::Demo);
-        let names = hubs.map(crate::models::Source::describe).collect::<Vec<_>>().join(", ");
+        let Asked { run, choice, needs } = app.asked.get()?;
+        let names = models::describe(&choice);
+        let (text, accept, decline) = match run {
+            Some(_) => (format!("This run used {names}."), "Get them and run", "Not now"),
+            None => (
+                format!("At your last visit you used {names}, which this browser does not keep any more."),
+                "Get them again",
+                "Stay with the demo models",
+            ),
+        };
         Some(view! {
-            <div class="notice" role="group" aria-label="Models of the link">
-                <p>{format!("This run used {names}. What is not kept in this browser yet has to be downloaded first; under models you can look up how much that is.")}</p>
-                <button type="button" class="primary" on:click=move |_| app.accept_asked()>"Get them and run"</button>
-                " "
-                <button type="button" on:click=move |_| app.asked.set(None)>"Not now"</button>
+            <div class="notice" role="group" aria-label="Models to download" data-asked>
+                <p>{text} " " {needs.download()} " " {needs.verdict.text}</p>
+                <div class="buttons">
+                    <button
+                        type="button"
+                        class="primary"
+                        disabled=needs.verdict.is_hopeless
+                        on:click=move |_| app.accept_asked()
+                    >
+                        {accept}
+                    </button>
+                    <button type="button" on:click=move |_| app.decline_asked()>{decline}</button>
+                </div>
             </div>
         })
     }

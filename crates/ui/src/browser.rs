@@ -1,5 +1,6 @@
 //! Small things that the page asks of the browser.
 
+use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Document, HtmlElement, Window};
@@ -24,6 +25,15 @@ pub(crate) fn focus(id: &str) {
     if let Some(element) = document().get_element_by_id(id).and_then(|element| element.dyn_into().ok()) {
         let element: HtmlElement = element;
         let _ = element.focus();
+    }
+}
+
+/// Focuses and clicks the element with this id.
+pub(crate) fn press(id: &str) {
+    if let Some(element) = document().get_element_by_id(id).and_then(|element| element.dyn_into().ok()) {
+        let element: HtmlElement = element;
+        let _ = element.focus();
+        element.click();
     }
 }
 
@@ -113,6 +123,71 @@ pub(crate) fn download(name: &str, content_type: &str, content: &str) -> Result<
 /// The text of a file.
 pub(crate) async fn text_of(file: &web_sys::File) -> Option<String> {
     JsFuture::from(file.text()).await.ok()?.as_string()
+}
+
+/// The page's own files as its service worker keeps them for visits without a network.
+const PAGE_CACHE: &str = "inkling-page-";
+
+/// What the service worker keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct OwnCopy {
+    /// Bytes of the page and its engine.
+    pub(crate) page_bytes: f64,
+    /// Bytes of the demo models.
+    pub(crate) demo_bytes: f64,
+}
+
+/// What the service worker keeps, by the list that it puts beside it; nothing before that is whole.
+pub(crate) async fn own_copy() -> Option<OwnCopy> {
+    #[derive(Deserialize)]
+    struct List {
+        files: Vec<File>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        path: String,
+        size_bytes: f64,
+    }
+    let caches = window().caches().ok()?;
+    for name in own_caches(&caches).await {
+        let cache: web_sys::Cache = JsFuture::from(caches.open(&name)).await.ok()?.unchecked_into();
+        let Ok(list) = JsFuture::from(cache.match_with_str("precache.json")).await else { continue };
+        let Ok(list) = list.dyn_into::<web_sys::Response>() else { continue };
+        let json = JsFuture::from(list.text().ok()?).await.ok()?.as_string()?;
+        let List { files } = serde_json::from_str(&json).ok()?;
+        let bytes = |is_demo: bool| {
+            files
+                .iter()
+                .filter(|file| file.path.starts_with("models/") == is_demo)
+                .map(|file| file.size_bytes)
+                .sum()
+        };
+        return Some(OwnCopy { page_bytes: bytes(false), demo_bytes: bytes(true) });
+    }
+    None
+}
+
+/// Forgets what the service worker keeps, and the service worker; the next visit with a network brings both again.
+pub(crate) async fn forget_own_copy() {
+    if let Ok(caches) = window().caches() {
+        for name in own_caches(&caches).await {
+            // One that is gone already is as good.
+            let _ = JsFuture::from(caches.delete(&name)).await;
+        }
+    }
+    let registration = JsFuture::from(window().navigator().service_worker().get_registration()).await;
+    if let Ok(Ok(registration)) =
+        registration.map(|found| found.dyn_into::<web_sys::ServiceWorkerRegistration>())
+        && let Ok(gone) = registration.unregister()
+    {
+        let _ = JsFuture::from(gone).await;
+    }
+}
+
+async fn own_caches(caches: &web_sys::CacheStorage) -> Vec<String> {
+    let names =
+        JsFuture::from(caches.keys()).await.map(|names| js_sys::Array::from(&names)).unwrap_or_default();
+    names.iter().filter_map(|name| name.as_string()).filter(|name| name.starts_with(PAGE_CACHE)).collect()
 }
 
 /// What is kept under a key in this browser, if anything is.

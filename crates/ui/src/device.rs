@@ -1,14 +1,64 @@
-//! Whether this device can hold models, said before they are downloaded.
+//! What models need, and whether this device has it: said before they are downloaded.
+
+use std::collections::BTreeMap;
 
 use crate::{
-    engine::{Description, Estimate},
+    engine::{Description, Estimate, Files, Module},
     format,
+    models::{Choice, Source},
 };
 
 /// A worker's memory ends at 4 GB, and a model needs some room beside its weights.
 const MOST_PER_MODEL: f64 = 3.5e9;
 /// The share of a device's memory that a page may hope for.
 const SHARE_OF_MEMORY: f64 = 0.6;
+
+/// What a choice of models needs beside the demo models.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Needs {
+    /// Each model, by node.
+    pub(crate) models: Vec<(String, Description)>,
+    /// Whether this device can hold them.
+    pub(crate) verdict: Verdict,
+}
+
+impl Needs {
+    /// Asks the hub for sizes, and this browser for what it keeps. `files`: local files by node.
+    ///
+    /// # Errors
+    /// The node whose model is not to be had, and one sentence why.
+    pub(crate) async fn of(
+        module: &Module,
+        choice: &Choice,
+        files: &BTreeMap<String, Files>,
+        memory_gib: Option<f64>,
+    ) -> Result<Needs, (String, String)> {
+        let mut models = Vec::new();
+        for (node, source) in choice.iter().filter(|(_, source)| **source != Source::Demo) {
+            match module.describe(source, files.get(node)).await {
+                Ok(description) => models.push((node.clone(), description)),
+                Err(error) => return Err((node.clone(), error)),
+            }
+        }
+        let estimate = module.estimate().await.unwrap_or_default();
+        let verdict = judge(&models, memory_gib, estimate);
+        Ok(Needs { models, verdict })
+    }
+
+    /// Whether the visitor need not be asked: all is here, or was begun.
+    pub(crate) fn are_met(&self) -> bool {
+        self.models.iter().all(|(_, model)| model.is_begun())
+    }
+
+    /// What is still to come over the network, as a sentence.
+    pub(crate) fn download(&self) -> String {
+        let bytes: f64 = self.models.iter().map(|(_, model)| model.download_bytes).sum();
+        if bytes == 0.0 {
+            return "Nothing is left to download.".into();
+        }
+        format!("{} to download in all.", format::bytes(bytes as u64))
+    }
+}
 
 /// Whether this device can hold the models.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,14 +67,12 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
     /// Whether to try is without hope.
     pub(crate) is_hopeless: bool,
+    /// Whether it may well fail.
+    pub(crate) is_doubtful: bool,
 }
 
 /// Judges models against the device. `memory_gib`: what the browser says, at most 8 in some.
-pub(crate) fn judge(
-    descriptions: &[(String, Description)],
-    memory_gib: Option<f64>,
-    estimate: Estimate,
-) -> Verdict {
+fn judge(descriptions: &[(String, Description)], memory_gib: Option<f64>, estimate: Estimate) -> Verdict {
     let memory: f64 = descriptions.iter().map(|(_, model)| model.memory_bytes).sum();
     let download: f64 = descriptions.iter().map(|(_, model)| model.download_bytes).sum();
     let size = |bytes: f64| format::bytes(bytes as u64);
@@ -34,7 +82,7 @@ pub(crate) fn judge(
             size(model.memory_bytes),
             size(MOST_PER_MODEL)
         );
-        return Verdict { text, is_hopeless: true };
+        return Verdict { text, is_hopeless: true, is_doubtful: true };
     }
     // Browsers round the memory down to a power of two and say 8 for anything above it.
     let room = memory_gib.filter(|gib| *gib < 8.0).map(|gib| gib * 1_073_741_824.0 * SHARE_OF_MEMORY);
@@ -44,7 +92,7 @@ pub(crate) fn judge(
             size(memory),
             size(room)
         );
-        return Verdict { text, is_hopeless: false };
+        return Verdict { text, is_hopeless: false, is_doubtful: true };
     }
     let left = estimate.quota_bytes.zip(estimate.usage_bytes).map(|(quota, usage)| quota - usage);
     if let Some(left) = left.filter(|left| download > 0.0 && memory > *left) {
@@ -53,11 +101,12 @@ pub(crate) fn judge(
             size(memory),
             size(left.max(0.0))
         );
-        return Verdict { text, is_hopeless: false };
+        return Verdict { text, is_hopeless: false, is_doubtful: false };
     }
     Verdict {
         text: format!("They need {} of memory; this device can hold them.", size(memory)),
         is_hopeless: false,
+        is_doubtful: false,
     }
 }
 

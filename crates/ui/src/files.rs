@@ -1,6 +1,8 @@
 //! Files that the visitor chose or dropped.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use inkling_engine::graph::spec::Task;
+use sha2::{Digest, Sha256};
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{File, FileList, FileSystemDirectoryEntry, FileSystemEntry, FileSystemFileEntry};
@@ -52,6 +54,15 @@ pub(crate) fn named(list: &FileList) -> Files {
         path.filter(|path| !path.is_empty()).unwrap_or_else(|| file.name())
     };
     (0..list.length()).filter_map(|index| list.get(index)).map(|file| (name(&file), file)).collect()
+}
+
+/// What a model of these files is kept under: another name as soon as a file is another one.
+pub(crate) fn keep_name(folder: &str, files: &Files) -> String {
+    let facts = files.iter().map(|(name, file)| format!("{name} {} {}\n", file.size(), file.last_modified()));
+    let mut facts: Vec<String> = facts.collect();
+    facts.sort();
+    let hash = Sha256::digest(facts.concat().as_bytes());
+    format!("{folder} {}", BASE64_URL_SAFE_NO_PAD.encode(&hash[..9]))
 }
 
 /// The task of a folder's model: what its config says; a lone GGUF file is a writer.

@@ -71,6 +71,58 @@ pub(crate) fn sentence(message: &str) -> String {
     format!("{}{}{stop}", first.to_uppercase(), characters.as_str())
 }
 
+/// A prompt that is too long, as the engine says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLong {
+    /// Tokens of the prompt.
+    pub(crate) tokens: usize,
+    /// Tokens that it may have at most, with the text.
+    pub(crate) limit: usize,
+    /// Whether the limit is the model's own, not that of the settings.
+    pub(crate) is_of_model: bool,
+}
+
+/// What the engine says of a prompt that is too long: `the prompt has 265 tokens, but `max_length` is 128: ...`.
+pub(crate) fn too_long(error: &str) -> Option<TooLong> {
+    let (_, rest) = error.split_once("rompt has ")?;
+    let (tokens, rest) = rest.split_once(" tokens, but ")?;
+    let (name, rest) = rest.split_once(" is ")?;
+    let limit = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some(TooLong {
+        tokens: tokens.parse().ok()?,
+        limit: limit.parse().ok()?,
+        is_of_model: name.contains("context"),
+    })
+}
+
+/// Why something failed, as a sentence for people.
+pub(crate) fn reason(error: &str) -> String {
+    match too_long(error) {
+        Some(TooLong { tokens, limit, is_of_model: true }) => {
+            format!("The sentence has {tokens} tokens, and this model reads {limit} at most. Shorten it.")
+        }
+        Some(TooLong { tokens, limit, is_of_model: false }) => {
+            format!("The sentence alone has {tokens} tokens, and the length is set to {limit}.")
+        }
+        None => sentence(error),
+    }
+}
+
+/// A length that leaves a text of so many tokens room to go on, if the page offers one.
+pub(crate) fn room_for(tokens: usize, most: usize) -> Option<usize> {
+    let length = (tokens + 64).next_multiple_of(8).min(most);
+    (length >= tokens + 8).then_some(length)
+}
+
+/// An instruction set of kernels, for people.
+pub(crate) fn kernels(isa: &str) -> String {
+    match isa {
+        "RelaxedSimd" => "relaxed SIMD".into(),
+        "Simd128" => "SIMD".into(),
+        other => other.to_owned(),
+    }
+}
+
 /// A token's text where white space would not show: line breaks as `⏎`, blanks kept visible.
 pub(crate) fn visible(token: &str) -> String {
     if token.is_empty() {
@@ -108,5 +160,24 @@ mod tests {
         assert_eq!(sentence("the file is gone"), "The file is gone.");
         assert_eq!(sentence("Gone."), "Gone.");
         assert_eq!(sentence(" "), "");
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_by_what_the_engine_says() {
+        let own = "the prompt has 265 tokens, but `max_length` is 128: there is no room for a new one";
+        assert_eq!(too_long(own), Some(TooLong { tokens: 265, limit: 128, is_of_model: false }));
+        let model =
+            "the prompt has 300 tokens, but the model's context is 256: there is no room for a new one";
+        assert_eq!(too_long(&sentence(model)), Some(TooLong { tokens: 300, limit: 256, is_of_model: true }));
+        assert!(reason(model).ends_with("reads 256 at most. Shorten it."));
+        assert_eq!(reason("the model is gone"), "The model is gone.");
+        assert_eq!(too_long("the prompt has many tokens, but x is y"), None);
+    }
+
+    #[test]
+    fn there_is_room_as_far_as_the_page_offers_lengths() {
+        assert_eq!(room_for(128, 512), Some(192));
+        assert_eq!(room_for(490, 512), Some(512));
+        assert_eq!(room_for(510, 512), None);
     }
 }

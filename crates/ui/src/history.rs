@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use inkling_engine::graph::{Answer, Graph};
+use inkling_engine::graph::{
+    Answer, Graph,
+    answer::{NodeReport, Row},
+    spec::{Node, Task},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,12 +30,36 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The run as the page shows it: texts and judgements, without the tokens' probabilities.
-    pub(crate) fn to_run(&self) -> RunState {
-        let graph = Arc::new(Graph { name: self.answer.graph.clone(), nodes: Vec::new() });
+    /// The run as the page shows it: texts, judgements and the nodes' parts, without the tokens' probabilities. `graph` is
+    /// the one on the page; the nodes are known only if it is the one of the run.
+    pub(crate) fn to_run(&self, graph: &Arc<Graph>) -> RunState {
+        let names = self.answer.nodes.iter().map(|report| &report.node);
+        let is_same = names.eq(graph.nodes.iter().map(|node| &node.name));
+        let unknown = || Arc::new(Graph { name: self.answer.graph.clone(), nodes: Vec::new() });
+        let graph = if is_same { graph.clone() } else { unknown() };
+        let part = |(node, report): (&Node, &NodeReport)| {
+            let rows = self.answer.rows.iter();
+            let (ended, expected) = match node.task {
+                Task::Generate => {
+                    let own = rows.filter(|row| row.text.as_ref().is_some_and(|text| text.node == node.name));
+                    own.fold((0, 0), |(ended, all), row| {
+                        (ended + usize::from(row.generated.is_some()), all + 1)
+                    })
+                }
+                Task::Classify => {
+                    let is_own =
+                        |row: &&Row| row.judgements.iter().any(|judgement| judgement.node == node.name);
+                    let judged = rows.filter(is_own).count();
+                    (judged, judged)
+                }
+            };
+            NodeState::of_report(node.task, report, ended, expected)
+        };
+        let nodes = graph.nodes.iter().zip(&self.answer.nodes).map(part).collect();
         let mut run = RunState::begin(graph, self.asked.request());
         run.phase = Phase::Ended;
-        run.nodes = Vec::<NodeState>::new();
+        run.nodes = nodes;
+        run.texts.clear();
         for row in &self.answer.rows {
             let Some(id) = &row.text else { continue };
             let sentence = &self.answer.sentence;
@@ -90,6 +118,7 @@ mod tests {
     use inkling_engine::protocol::{Event, FinishReason, Request, Stamped};
 
     use super::*;
+    use crate::run::Activity;
 
     #[test]
     fn an_entry_shows_the_texts_of_its_run() {
@@ -109,10 +138,14 @@ mod tests {
         let asked = SharedRun::of(&run, &BTreeMap::new());
         let entry = Entry { at_ms: 1.0, asked, answer: run.answer.clone() };
         let entry: Entry = serde_json::from_str(&serde_json::to_string(&entry).unwrap()).unwrap();
-        let shown = entry.to_run();
+        let shown = entry.to_run(&run.graph);
         assert_eq!(shown.texts.iter().map(TextState::full).collect::<Vec<_>>(), {
             run.texts.iter().map(TextState::full).collect::<Vec<_>>()
         });
+        assert!(shown.nodes[..2].iter().all(|node| node.activity == Activity::Done));
+        // Under another graph the nodes are not known, the texts are.
+        let other = entry.to_run(&Arc::new(Graph { name: "other".into(), nodes: Vec::new() }));
+        assert_eq!((other.nodes.len(), other.texts.len()), (0, 2));
         assert_eq!(entry.excerpt(), " One.");
         assert_eq!(entry.asked.compare(&shown).map(|same| same.same), Some(2));
     }

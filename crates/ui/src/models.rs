@@ -25,10 +25,13 @@ pub(crate) enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         endpoint: Option<String>,
     },
-    /// Files of the visitor's own. They are not kept, so the name is all that a link or a history can carry.
+    /// Files of the visitor's own.
     Files {
         /// The folder's or the file's name.
         name: String,
+        /// What the loaded model is kept under in this browser. In another one it names nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<String>,
     },
 }
 
@@ -39,7 +42,7 @@ impl Source {
             Source::Demo => "demo model".into(),
             Source::Hub { repo, endpoint: None } => repo.clone(),
             Source::Hub { repo, endpoint: Some(endpoint) } => format!("{repo} at {endpoint}"),
-            Source::Files { name } => format!("{name} (local)"),
+            Source::Files { name, .. } => format!("{name} (local)"),
         }
     }
 }
@@ -57,9 +60,19 @@ pub(crate) fn is_demo(choice: &Choice) -> bool {
     choice.values().all(|source| *source == Source::Demo)
 }
 
-/// Whether some of these models come over the network.
-pub(crate) fn needs_download(choice: &Choice) -> bool {
-    choice.values().any(|source| matches!(source, Source::Hub { .. }))
+/// The models that are not the demo models.
+pub(crate) fn without_demo(choice: &Choice) -> Choice {
+    let others = choice.iter().filter(|(_, source)| **source != Source::Demo);
+    others.map(|(node, source)| (node.clone(), source.clone())).collect()
+}
+
+/// The models that are not the demo models, for people: `openai-community/gpt2 and mine (local)`.
+pub(crate) fn describe(choice: &Choice) -> String {
+    let names: Vec<String> = without_demo(choice).values().map(Source::describe).collect();
+    match names.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        names => names.concat(),
+    }
 }
 
 /// An address that a visitor typed for a hub or a server: `https://` where no scheme is given, no slash at the end.
@@ -238,10 +251,10 @@ mod tests {
     fn files_go_to_the_first_free_node_of_their_task() {
         let mut choice = demo(&Graph::default());
         check(&choice, &[("a", Task::Generate)], &[Some("gpt2")]);
-        choice.insert("gpt2".into(), Source::Files { name: "a".into() });
+        choice.insert("gpt2".into(), Source::Files { name: "a".into(), keep: None });
         check(&choice, &[("b", Task::Generate)], &[Some("distilgpt2")]);
         check(&choice, &[("b", Task::Generate), ("c", Task::Generate)], &[Some("distilgpt2"), Some("gpt2")]);
-        choice.insert("distilgpt2".into(), Source::Files { name: "b".into() });
+        choice.insert("distilgpt2".into(), Source::Files { name: "b".into(), keep: None });
         check(&choice, &[("c", Task::Generate)], &[Some("gpt2")]);
         check(&choice, &[("c", Task::Classify)], &[Some("bert")]);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use inkling_engine::{
     graph::{
         Answer, Graph,
-        spec::{Input, ModelNames, Node, Task},
+        spec::{Input, ModelNames, Node, SENTENCE, Task},
     },
     protocol::{Parameters, Request, Stamped},
 };
@@ -18,29 +18,65 @@ use web_sys::{
 
 use crate::{format, sse::Parser};
 
-/// The graph that a server offers, read from the routes in its description.
+/// What a server offers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Offer {
+    /// Its graph.
+    pub(crate) graph: Graph,
+    /// The models that are loaded there, by node.
+    pub(crate) models: BTreeMap<String, Model>,
+}
+
+/// A model on a server.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(crate) struct Model {
+    /// What it is called there.
+    pub(crate) name: String,
+    /// Bytes of its files.
+    pub(crate) size_bytes: Option<u64>,
+}
+
+/// What the server at `url` offers.
 ///
 /// # Errors
 /// One sentence for the visitor.
-pub(crate) async fn graph(url: &str) -> Result<Graph, String> {
-    let response = fetch(url, &format!("{url}/docs.json"), &RequestInit::new()).await?;
-    if !response.ok() {
-        return Err(sentence_of_status(response.status(), None));
+pub(crate) async fn offer(url: &str) -> Result<Offer, String> {
+    let response = fetch(url, &format!("{url}/v1/graphs/default"), &RequestInit::new()).await?;
+    let stranger = || format!("There is a server at {url}, but it is not an Inkling one of this version.");
+    match response.status() {
+        404 | 405 => return Err(stranger()),
+        _ if !response.ok() => return Err(sentence_of_status(response.status(), None)),
+        _ => {}
     }
     let text = text_of(&response).await.map_err(|_| broken(url))?;
-    graph_of_docs(&text).ok_or_else(|| format!("There is a server at {url}, but it is not an Inkling one."))
+    read_offer(&text).ok_or_else(stranger)
+}
+
+/// Why a run on a server came to nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Broken {
+    /// One sentence for the visitor.
+    pub(crate) text: String,
+    /// Whether there was no answer at all.
+    pub(crate) is_gone: bool,
+}
+
+impl From<String> for Broken {
+    fn from(text: String) -> Broken {
+        Broken { text, is_gone: false }
+    }
 }
 
 /// Runs a request and gives every event to `on_event` as it comes; the answer at the end, unless it was aborted.
 ///
 /// # Errors
-/// One sentence for the visitor; none of the events given before is lost. An aborted run is no error.
+/// [`Broken`]; none of the events given before is lost. An aborted run is no error.
 pub(crate) async fn run(
     url: &str,
     request: &Request,
     signal: &AbortSignal,
     mut on_event: impl FnMut(Stamped),
-) -> Result<Option<Answer>, String> {
+) -> Result<Option<Answer>, Broken> {
     let body = serde_json::to_string(request).map_err(|error| error.to_string())?;
     let init = RequestInit::new();
     init.set_method("POST");
@@ -53,11 +89,11 @@ pub(crate) async fn run(
     init.set_headers(&headers);
     let response = match fetch(url, &format!("{url}/v1/graphs/default/run"), &init).await {
         Err(_) if signal.aborted() => return Ok(None),
-        other => other?,
+        other => other.map_err(|text| Broken { text, is_gone: true })?,
     };
     if !response.ok() {
         let reason = text_of(&response).await.ok().and_then(|body| reason_of(&body));
-        return Err(sentence_of_status(response.status(), reason));
+        return Err(sentence_of_status(response.status(), reason).into());
     }
     let reader: ReadableStreamDefaultReader =
         response.body().ok_or_else(|| broken(url))?.get_reader().unchecked_into();
@@ -68,12 +104,12 @@ pub(crate) async fn run(
     loop {
         let piece = match JsFuture::from(reader.read()).await {
             Err(_) if signal.aborted() => return Ok(None),
-            Err(_) => return Err(broken(url)),
+            Err(_) => return Err(broken(url).into()),
             Ok(piece) => piece,
         };
         let field = |name: &str| js_sys::Reflect::get(&piece, &name.into()).unwrap_or_default();
         if field("done").is_truthy() {
-            return Err(broken(url));
+            return Err(broken(url).into());
         }
         let bytes: js_sys::Uint8Array = field("value").unchecked_into();
         let text = decoder
@@ -143,67 +179,95 @@ fn reason_of(body: &str) -> Option<String> {
     serde_json::from_str(body).ok().map(|problem: Problem| problem.error)
 }
 
-/// The description names its nodes in a sentence: `Generators: gpt2, distilgpt2. Classifiers: bert.` How they are
-/// connected is not in it: every writer is taken to continue the sentence and every critic to judge every writer, as in
-/// the default graph.
-fn graph_of_docs(json: &str) -> Option<Graph> {
+fn read_offer(json: &str) -> Option<Offer> {
     #[derive(Deserialize)]
-    struct Docs {
-        info: Info,
-        paths: BTreeMap<String, serde::de::IgnoredAny>,
+    struct Told {
+        name: String,
+        nodes: Vec<ToldNode>,
     }
     #[derive(Deserialize)]
-    struct Info {
-        description: String,
+    struct ToldNode {
+        name: String,
+        task: Task,
+        inputs: Vec<String>,
+        model: Option<Model>,
+        #[serde(default)]
+        parameters: Option<Parameters>,
     }
-    let docs: Docs = serde_json::from_str(json).ok()?;
-    docs.paths.get("/v1/graphs/{graph}/run")?;
-    let named = |head: &str| {
-        let (_, rest) = docs.info.description.split_once(head)?;
-        let names = rest.split('.').next()?.split(", ");
-        Some(names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect::<Vec<_>>())
+    let Told { name, nodes: told } = serde_json::from_str(json).ok()?;
+    let input = |name: &String| match told.iter().position(|node| node.name == *name) {
+        Some(node) => Some(Input::Node(node)),
+        None => (name == SENTENCE).then_some(Input::Sentence),
     };
-    let (writers, critics) = (named("Generators: ")?, named("Classifiers: ")?);
-    let judged: Vec<Input> = match writers.len() {
-        0 => vec![Input::Sentence],
-        count => (0..count).map(Input::Node).collect(),
-    };
-    let node = |name: String, task, inputs| Node {
-        name,
-        task,
-        model: ModelNames::Same("server".into()),
-        inputs,
-        parameters: Parameters::default(),
-    };
-    let writers = writers.into_iter().map(|name| node(name, Task::Generate, vec![Input::Sentence]));
-    let critics = critics.into_iter().map(|name| node(name, Task::Classify, judged.clone()));
-    let nodes: Vec<Node> = writers.chain(critics).collect();
-    (!nodes.is_empty()).then(|| Graph { name: "default".into(), nodes })
+    let mut nodes = Vec::new();
+    for node in &told {
+        let inputs: Option<Vec<Input>> = node.inputs.iter().map(input).collect();
+        // What comes over a wire is not drawn unchecked: a circle would never end.
+        let inputs = inputs.filter(|inputs| !inputs.is_empty())?;
+        nodes.push(Node {
+            name: node.name.clone(),
+            task: node.task,
+            model: ModelNames::Same(node.model.as_ref().map_or("server".into(), |model| model.name.clone())),
+            inputs,
+            parameters: node.parameters.clone().unwrap_or_default(),
+        });
+    }
+    let graph = Graph { name, nodes };
+    if graph.nodes.is_empty() || !has_an_order(&graph) {
+        return None;
+    }
+    let models = told.into_iter().filter_map(|node| Some((node.name, node.model?)));
+    Some(Offer { graph, models: models.collect() })
+}
+
+/// Whether every node has an end to its inputs.
+fn has_an_order(graph: &Graph) -> bool {
+    let mut placed = vec![false; graph.nodes.len()];
+    for _ in &graph.nodes {
+        for (index, node) in graph.nodes.iter().enumerate() {
+            placed[index] |= node.inputs.iter().all(|input| match input {
+                Input::Sentence => true,
+                Input::Node(source) => placed[*source],
+            });
+        }
+    }
+    placed.into_iter().all(|placed| placed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told(inputs_of_bert: &str) -> String {
+        format!(
+            r#"{{"name": "default", "nodes": [
+                {{"name": "gpt2", "task": "generate", "inputs": ["sentence"], "state": "ready",
+                  "model": {{"name": "writer", "sha256": "00", "size_bytes": 8}}, "parameters": {{"top_k": 50}}}},
+                {{"name": "distilgpt2", "task": "generate", "inputs": ["sentence"], "state": "loading", "model": null}},
+                {{"name": "bert", "task": "classify", "inputs": {inputs_of_bert}, "parameters": null}}
+            ]}}"#
+        )
+    }
+
     #[test]
-    fn a_description_of_the_default_graph_gives_the_default_graph() {
-        let docs = r#"{
-            "openapi": "3.1.0",
-            "info": {"description": "A graph. Generators: gpt2, distilgpt2. Classifiers: bert."},
-            "paths": {"/v1/graphs/{graph}/run": {"post": {}}, "/{node}/generate": {}}
-        }"#;
-        let graph = graph_of_docs(docs).unwrap();
+    fn what_a_server_tells_of_the_default_graph_is_the_default_graph() {
+        let offer = read_offer(&told(r#"["gpt2", "distilgpt2"]"#)).unwrap();
         let shape = |graph: &Graph| {
             let nodes = graph.nodes.iter().map(|node| (node.name.clone(), node.task, node.inputs.clone()));
             nodes.collect::<Vec<_>>()
         };
-        assert_eq!(shape(&graph), shape(&Graph::default()));
+        assert_eq!(shape(&offer.graph), shape(&Graph::default()));
+        assert_eq!(offer.graph.nodes[0].parameters.top_k, Some(50));
+        let models: Vec<_> = offer.models.iter().map(|(node, model)| (&node[..], model.size_bytes)).collect();
+        assert_eq!(models, [("gpt2", Some(8))]);
     }
 
     #[test]
-    fn another_service_is_not_taken_for_ours() {
-        for body in ["", "<html>", "{}", r#"{"info": {"description": "Pets."}, "paths": {"/pets": {}}}"#] {
-            assert_eq!(graph_of_docs(body), None);
+    fn another_service_or_a_graph_that_cannot_be_is_not_taken_for_ours() {
+        let strange = ["", "<html>", "{}", r#"{"name": "pets", "nodes": []}"#];
+        let circles = [told(r#"["bert"]"#), told(r#"["nobody"]"#), told("[]")];
+        for body in strange.into_iter().map(str::to_owned).chain(circles) {
+            assert_eq!(read_offer(&body), None, "{body}");
         }
     }
 

@@ -20,6 +20,9 @@ pub(crate) struct Setting {
     set: fn(&mut Parameters, f64),
 }
 
+/// Longest text that the page offers, in tokens.
+pub(crate) const MOST_TOKENS: usize = 512;
+
 /// All of them, in the order of the page.
 pub(crate) const SETTINGS: [Setting; 8] = [
     Setting {
@@ -36,11 +39,13 @@ pub(crate) const SETTINGS: [Setting; 8] = [
         name: "max_length",
         label: "Length",
         hint: "Most tokens of a text, the sentence included. A token is a word or a part of one.",
-        range: (8.0, 512.0),
+        range: (8.0, MOST_TOKENS as f64),
         step: 8.0,
         default: 128.0,
         get: |parameters| parameters.max_length.map(|value| value as f64),
-        set: |parameters, value| parameters.max_length = Some(value as usize),
+        set: |parameters, value| {
+            (parameters.max_length, parameters.max_new_tokens) = (Some(value as usize), None);
+        },
     },
     Setting {
         name: "temperature",

@@ -30,11 +30,12 @@ impl Status {
 
     /// The status of a node whose model is at `load` (`None`: a server's) and whose part in the run is `node`.
     ///
-    /// `most_tokens`: tokens that all its texts may have together, where known.
+    /// `is_over`: whether the run is. `most_tokens`: tokens that all its texts may have together, where known.
     pub(crate) fn of(
         load: Option<&LoadState>,
         node: Option<&NodeState>,
         most_tokens: Option<usize>,
+        is_over: bool,
     ) -> Status {
         let Some(node) = node else { return of_load(load) };
         match &node.activity {
@@ -44,6 +45,7 @@ impl Status {
                     return of_load(load);
                 }
                 let detail = match (node.ended, node.expected) {
+                    (0, _) if is_over => return Status::new("idle", "had nothing to do"),
                     (0, _) => "waits for a text".to_owned(),
                     (ended, expected) => format!("{ended} of {expected}"),
                 };
@@ -87,7 +89,7 @@ impl Status {
             },
             Activity::Failed(error) => Status {
                 can_retry: matches!(load, Some(LoadState::Failed { can_retry: true, .. })),
-                ..Status::new("failed", format::sentence(error))
+                ..Status::new("failed", format::reason(error))
             },
         }
     }
@@ -158,19 +160,27 @@ mod tests {
 
     #[test]
     fn a_model_on_its_way_says_bytes_and_time_left() {
-        let status = Status::of(Some(&load(2e6, Some(3000.0))), None, None);
+        let status = Status::of(Some(&load(2e6, Some(3000.0))), None, None, false);
         check(&status, "loading", "2.0 MB of 8.0 MB, 3 s left");
         assert_eq!(status.progress, Some(0.25));
-        check(&Status::of(Some(&LoadState::Ready(Loaded::default())), None, None), "idle", "ready");
+        check(&Status::of(Some(&LoadState::Ready(Loaded::default())), None, None, false), "idle", "ready");
     }
 
     #[test]
     fn a_run_that_waits_for_a_model_shows_the_model_coming() {
         let run = RunState::begin(Arc::new(Graph::default()), Request::default());
-        let status = Status::of(Some(&load(0.0, None)), Some(&run.nodes[0]), None);
+        let status = Status::of(Some(&load(0.0, None)), Some(&run.nodes[0]), None, false);
         check(&status, "loading", "0 B of 8.0 MB");
         let ready = LoadState::Ready(Loaded::default());
-        check(&Status::of(Some(&ready), Some(&run.nodes[2]), None), "waiting", "waits for a text");
+        check(&Status::of(Some(&ready), Some(&run.nodes[2]), None, false), "waiting", "waits for a text");
+    }
+
+    #[test]
+    fn a_critic_without_texts_does_not_wait_for_ever() {
+        let mut run = RunState::begin(Arc::new(Graph::default()), Request::default());
+        run.end();
+        let ready = LoadState::Ready(Loaded::default());
+        check(&Status::of(Some(&ready), Some(&run.nodes[2]), None, true), "idle", "had nothing to do");
     }
 
     #[test]
@@ -181,7 +191,7 @@ mod tests {
             let event = Event::Token { node: "gpt2".into(), sequence: 0, token };
             run.accept(&Stamped { at_ms, event });
         }
-        let status = Status::of(None, Some(&run.nodes[0]), Some(6));
+        let status = Status::of(None, Some(&run.nodes[0]), Some(6), false);
         check(&status, "writing", "100 tokens/s");
         assert_eq!(status.progress, Some(0.5));
     }
@@ -190,17 +200,17 @@ mod tests {
     fn a_stopped_run_still_tells_of_its_model() {
         let mut run = RunState::begin(Arc::new(Graph::default()), Request::default());
         run.stop();
-        let status = Status::of(Some(&load(2e6, None)), Some(&run.nodes[0]), None);
+        let status = Status::of(Some(&load(2e6, None)), Some(&run.nodes[0]), None, false);
         check(&status, "stopped", "stopped; its model: 2.0 MB of 8.0 MB");
         let gone = LoadState::Failed { error: "gone".into(), kind: "network".into(), can_retry: true };
-        assert!(Status::of(Some(&gone), Some(&run.nodes[0]), None).can_retry);
+        assert!(Status::of(Some(&gone), Some(&run.nodes[0]), None, false).can_retry);
     }
 
     #[test]
     fn a_download_that_was_stopped_did_not_fail() {
         let error = "Loading was stopped.".into();
         let stopped = LoadState::Failed { error, kind: "stopped".into(), can_retry: true };
-        let status = Status::of(Some(&stopped), None, None);
+        let status = Status::of(Some(&stopped), None, None, false);
         check(&status, "stopped", "not loaded; what came is kept");
         assert!(status.can_retry);
     }
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn what_failed_says_whether_trying_again_may_help() {
         let failed = LoadState::Failed { error: "no answer".into(), kind: "network".into(), can_retry: true };
-        let status = Status::of(Some(&failed), None, None);
+        let status = Status::of(Some(&failed), None, None, false);
         check(&status, "failed", "No answer.");
         assert!(status.can_retry);
     }

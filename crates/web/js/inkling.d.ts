@@ -56,7 +56,10 @@ export type ModelSource =
   /** A `.gguf` file, with `tokenizer.json` beside it. `sha256` in hexadecimal, checked if given. */
   | { url: string; sha256?: string }
   /** Files by name, as a folder of the hub has them; or `File`s that a visitor chose or dropped. */
-  | { files: Record<string, Content> | Iterable<File>; name?: string };
+  /** With `keep`, a name of your choice, the loaded model is kept in this browser under it. */
+  | { files: Record<string, Content> | Iterable<File>; name?: string; keep?: string }
+  /** What an earlier visit kept under this name; rejected with `missing` where it is gone. */
+  | { keep: string; name?: string };
 
 export interface ModelFile {
   name: string;

@@ -328,7 +328,7 @@ async function crossing(source, base) {
   const isRecord = !(Symbol.iterator in source.files);
   const pairs = isRecord ? Object.entries(source.files) : Array.from(source.files, (file) => [file.name, file]);
   const files = await Promise.all(pairs.map(async ([name, content]) => [name, await crossingContent(content, base)]));
-  return { name: source.name ?? folderOf(pairs), files };
+  return { name: source.name ?? folderOf(pairs), files, keep: source.keep };
 }
 
 /** The name of the folder that files were chosen from, as directory pickers tell it. */

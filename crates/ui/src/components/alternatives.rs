@@ -5,7 +5,7 @@ use leptos::{ev, prelude::*};
 use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
 
-use super::card::focus_token;
+use super::card::{focus_token, tokens_before};
 use crate::{format, run::RunState, state::App};
 
 #[derive(Clone, PartialEq)]
@@ -80,7 +80,7 @@ pub(crate) fn Alternatives(app: App) -> impl IntoView {
                         run.texts.get(text).map(|text| text.with_instead(index, &instead))
                     });
                     if let Some(sentence) = sentence {
-                        app.continue_from(sentence);
+                        app.continue_from(sentence, tokens_before(app, text, index + 1));
                     }
                 };
                 view! {

@@ -53,7 +53,7 @@ pub(crate) fn Card(app: App, index: usize) -> impl IntoView {
     };
     let go_on = move |_| {
         if let Some(text) = with_text_untracked(app, index, TextState::full) {
-            app.continue_from(text);
+            app.continue_from(text, tokens_before(app, index, usize::MAX));
         }
     };
     let has_alternatives = Memo::new(move |_| {
@@ -152,11 +152,52 @@ fn Words(app: App, index: usize) -> impl IntoView {
             on:focusin=move |event: ev::FocusEvent| look(event.target(), true)
             on:keydown=move |event: ev::KeyboardEvent| on_key(app, index, &event)
         >
-            <span class="prompt">{move || prompt.get()}</span>
+            <Prompt prompt />
             <span class="written" node_ref=written></span>
             <span class="caret" aria-hidden="true" hidden=move || !is_writing.get()></span>
         </p>
     }
+}
+
+/// The sentence before the new text. Of a very long one only the end is shown, which the new text goes on from; the rest
+/// is there for whoever asks for it, and for whoever copies.
+#[component]
+fn Prompt(prompt: Memo<Option<String>>) -> impl IntoView {
+    let is_whole = RwSignal::new(false);
+    let parts = Memo::new(move |_| {
+        prompt.with(|prompt| {
+            let prompt = prompt.as_deref().unwrap_or_default();
+            let (head, tail) = prompt.split_at(fold_at(prompt));
+            (head.to_owned(), tail.to_owned())
+        })
+    });
+    let has_head = move || parts.with(|(head, _)| !head.is_empty());
+    view! {
+        <span class="prompt">
+            <span hidden=move || !is_whole.get()>{move || parts.with(|(head, _)| head.clone())}</span>
+            <Show when=move || has_head() && !is_whole.get()>
+                <button
+                    type="button"
+                    class="fold"
+                    aria-label="Show the whole sentence"
+                    on:click=move |_| is_whole.set(true)
+                ></button>
+            </Show>
+            {move || parts.with(|(_, tail)| tail.clone())}
+        </span>
+    }
+}
+
+/// The byte at which the end of a long prompt begins that is shown: at a word, about so many characters from its end.
+fn fold_at(prompt: &str) -> usize {
+    const SHOWN: usize = 240;
+    // A fold that hides less than it shows is not worth its button.
+    if prompt.chars().count() <= 2 * SHOWN {
+        return 0;
+    }
+    let (at, _) = prompt.char_indices().rev().nth(SHOWN - 1).unwrap_or((0, ' '));
+    let word = prompt[at..].find(char::is_whitespace).filter(|gap| *gap < 40).unwrap_or(0);
+    at + word
 }
 
 /// Appends the tokens from `from` on. A token without text (half a character) is part of the next one.
@@ -247,8 +288,9 @@ fn on_key(app: App, index: usize, event: &ev::KeyboardEvent) {
         tokens.item(if event.key() == "End" { last } else { 0 })?.dyn_into::<Element>().ok()
     };
     let next = match event.key().as_str() {
-        "ArrowRight" => step(true),
-        "ArrowLeft" => step(false),
+        // In a text from right to left the next token is at the left.
+        "ArrowRight" => step(!is_from_right(&element)),
+        "ArrowLeft" => step(is_from_right(&element)),
         "Home" | "End" => end("[tabindex]"),
         "ArrowDown" | "Enter" | " " => {
             event.prevent_default();
@@ -269,6 +311,11 @@ fn on_key(app: App, index: usize, event: &ev::KeyboardEvent) {
     if let Some(next) = next.and_then(|next| next.dyn_into::<HtmlElement>().ok()) {
         let _ = next.focus();
     }
+}
+
+fn is_from_right(token: &HtmlElement) -> bool {
+    let words = token.closest(".words").ok().flatten();
+    words.is_some_and(|words| words.matches(":dir(rtl)").unwrap_or(false))
 }
 
 fn focus_first_alternative() {
@@ -295,6 +342,15 @@ fn with_text_untracked<T>(app: App, index: usize, of: impl Fn(&TextState) -> T) 
     app.run.with_untracked(|run| run.texts.get(index).map(of))
 }
 
+/// Tokens of a text before the one at `index`, those of its sentence among them.
+pub(super) fn tokens_before(app: App, index: usize, token: usize) -> usize {
+    app.run.with_untracked(|run| {
+        let Some(text) = run.texts.get(index) else { return 0 };
+        let sentence = run.node(&text.id.node).map_or(0, |node| node.input_tokens);
+        sentence + text.tokens.len().min(token)
+    })
+}
+
 fn numbers_of(text: &TextState) -> String {
     let tokens = text.tokens.iter().filter(|token| token.log_prob.is_finite()).count();
     if tokens == 0 {
@@ -306,17 +362,28 @@ fn numbers_of(text: &TextState) -> String {
 
 fn remark_of(text: &TextState) -> Option<String> {
     match (text.mark(), text.finish) {
-        (Mark::Failed, _) => {
-            let reason = format::sentence(text.error.as_deref()?);
-            let advice =
-                if reason.contains("`max_length`") { " Raise the length under settings." } else { "" };
-            Some(format!("{reason}{advice}"))
-        }
+        (Mark::Failed, _) => Some(format::reason(text.error.as_deref()?)),
         (Mark::Stopped, _) => Some("Stopped. The text so far is kept.".into()),
         (_, Some(FinishReason::Context)) => Some("The text fills all that this model can read.".into()),
         _ => {
             let (critic, reason) = text.unjudged.as_ref()?;
             Some(format!("No score from {critic}. {}", format::sentence(reason)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_sentence_the_end_is_shown_from_a_word_on() {
+        assert_eq!(fold_at("I have an idea!"), 0);
+        let long = "word ".repeat(200);
+        let at = fold_at(&long);
+        assert!(long[at..].starts_with(" word") && (200..=240).contains(&(long.len() - at)));
+        // Without spaces, and in characters of several bytes.
+        let long = "雨".repeat(600);
+        assert_eq!(long[fold_at(&long)..].chars().count(), 240);
     }
 }

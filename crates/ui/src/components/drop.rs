@@ -49,5 +49,8 @@ pub(crate) fn DropZone(app: App) -> impl IntoView {
             app.take_files(if files.is_empty() { plain } else { files }).await;
         });
     });
-    view! { <div class="drop" hidden=move || !is_over.get() aria-hidden="true">"Drop a model here"</div> }
+    view! { <div class="drop" hidden=move || !is_over.get() aria-hidden="true">
+        <p>"Drop it here: a model's folder, a GGUF file with its tokenizer.json, or a graph file."</p>
+        <p class="hint">"It stays on this machine."</p>
+    </div> }
 }

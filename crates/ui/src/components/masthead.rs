@@ -87,9 +87,13 @@ pub(crate) fn Masthead(app: App) -> impl IntoView {
 fn where_it_runs(app: App) -> String {
     let offline = if app.is_offline.get() { " · offline" } else { "" };
     let place = match (app.place.get(), app.engine.get()) {
+        (Place::Server(url), _) if app.is_server_gone.get() => {
+            format!("runs on {url}, which does not answer")
+        }
         (Place::Server(url), _) => format!("runs on {url}"),
         (Place::Here, EngineState::Loading) => "runs here: the engine is on its way".into(),
         (Place::Here, EngineState::Failed(_)) => "the engine is not here".into(),
+        (Place::Here, EngineState::Ready(capabilities)) if !capabilities.simd => "no model runs here".into(),
         (Place::Here, EngineState::Ready(capabilities)) if capabilities.workers => {
             let workers = app.graph.with(|graph| graph.nodes.len());
             format!("runs here: CPU, {}", format::count(workers, "worker", "workers"))

@@ -167,17 +167,25 @@ pub(crate) fn status_of(app: App, name: &str) -> Status {
     // A node without a state of its own shares the engine's.
     let shared = match app.engine.get() {
         EngineState::Failed(error) => LoadState::Failed { error, kind: "engine".into(), can_retry: true },
+        EngineState::Ready(capabilities) if !capabilities.simd => LoadState::Failed {
+            error: "cannot run here".into(),
+            kind: "unsupported".into(),
+            can_retry: false,
+        },
         EngineState::Loading | EngineState::Ready(_) => LoadState::Waiting,
     };
+    let no_server = LoadState::Failed { error: "no answer".into(), kind: "server".into(), can_retry: true };
+    let is_server_gone = app.is_server_gone.get();
     app.loads.with(|loads| {
         let load = match loads.get(name) {
             None if is_here => Some(&shared),
+            None if is_server_gone => Some(&no_server),
             load => load,
         };
         app.run.with(|run| {
             let node = run.node(name).filter(|_| run.phase != crate::run::Phase::Idle);
             let most = run.request.parameters.max_length.unwrap_or(128);
-            Status::of(load, node, node.map(|node| node.expected * most))
+            Status::of(load, node, node.map(|node| node.expected * most), !run.is_open())
         })
     })
 }

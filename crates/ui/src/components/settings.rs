@@ -30,7 +30,7 @@ pub(crate) fn Settings(app: App) -> impl IntoView {
                         placeholder="a new one each time"
                         aria-describedby="setting-seed-hint"
                         prop:value=seed
-                        on:change:target=move |event| app.kept_seed.set(seed_of(&event.target().value()))
+                        on:change:target=move |event| app.set_seed(seed_of(&event.target().value()))
                     />
                     <p class="hint" id="setting-seed-hint">
                         "The same seed, sentence, settings and models give the same text, here and on every other device."
@@ -45,7 +45,7 @@ pub(crate) fn Settings(app: App) -> impl IntoView {
                         prop:value=stop
                         on:change:target=move |event| {
                             let strings = stop_strings(&event.target().value());
-                            app.parameters.update(|parameters| parameters.stop = strings);
+                            app.set_parameters(|parameters| parameters.stop = strings);
                         }
                     ></textarea>
                     <p class="hint" id="setting-stop-hint">
@@ -59,7 +59,7 @@ pub(crate) fn Settings(app: App) -> impl IntoView {
                             prop:checked=move || !draws.get()
                             on:change:target=move |event| {
                                 let greedy = event.target().checked();
-                                app.parameters.update(|parameters| {
+                                app.set_parameters(|parameters| {
                                     parameters.do_sample = greedy.then_some(false);
                                 });
                             }
@@ -73,8 +73,8 @@ pub(crate) fn Settings(app: App) -> impl IntoView {
                 type="button"
                 disabled=move || is_default.get()
                 on:click=move |_| {
-                    app.parameters.set(Parameters::default());
-                    app.kept_seed.set(None);
+                    app.set_parameters(|parameters| *parameters = Parameters::default());
+                    app.set_seed(None);
                     app.announcement.set("Settings are back at their defaults.".into());
                 }
             >
@@ -104,7 +104,7 @@ fn Number(app: App, setting: &'static Setting) -> impl IntoView {
                 prop:value=move || value.get().to_string()
                 on:input:target=move |event| {
                     let typed = event.target().value().parse().unwrap_or(f64::NAN);
-                    app.parameters.update(|parameters| setting.put(parameters, typed));
+                    app.set_parameters(|parameters| setting.put(parameters, typed));
                 }
             />
             <p class="hint" id=hint>{setting.hint}</p>

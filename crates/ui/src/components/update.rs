@@ -41,7 +41,7 @@ async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Res
     let container = navigator.service_worker();
     let had_one = container.controller().is_some();
     let registration: ServiceWorkerRegistration =
-        JsFuture::from(container.register("sw.js")).await?.unchecked_into();
+        JsFuture::from(container.register("sw.js")).await?.dyn_into()?;
     let offer = {
         let registration = registration.clone();
         move || waiting.set(registration.waiting().filter(|_| had_one))

@@ -203,13 +203,19 @@ fn js_source(source: &Source, files: Option<&Files>) -> JsValue {
                 set(&object, "endpoint", &endpoint.into());
             }
         }
-        Source::Files { name } => {
-            let contents = js_sys::Object::new();
-            for (file_name, file) in files.into_iter().flatten() {
-                set(&contents, file_name, file);
+        Source::Files { name, keep } => {
+            // Without files it is a model that an earlier visit kept.
+            if let Some(files) = files {
+                let contents = js_sys::Object::new();
+                for (file_name, file) in files {
+                    set(&contents, file_name, file);
+                }
+                set(&object, "files", &contents);
             }
-            set(&object, "files", &contents);
             set(&object, "name", &name.into());
+            if let Some(keep) = keep {
+                set(&object, "keep", &keep.into());
+            }
         }
     }
     object.into()

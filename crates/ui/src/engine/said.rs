@@ -42,6 +42,22 @@ pub(crate) struct Description {
     /// In memory, at its dtype.
     pub(crate) memory_bytes: f64,
     pub(crate) cached: bool,
+    pub(crate) files: Vec<DescribedFile>,
+}
+
+/// A file of a model.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct DescribedFile {
+    pub(crate) size_bytes: f64,
+}
+
+impl Description {
+    /// Whether some of it is in this browser already: its download goes on.
+    pub(crate) fn is_begun(&self) -> bool {
+        let total: f64 = self.files.iter().map(|file| file.size_bytes).sum();
+        self.cached || self.download_bytes < total
+    }
 }
 
 /// Where a node's model stands.

@@ -1,7 +1,7 @@
 //! What one node of the graph is doing in a run.
 
 use inkling_engine::{
-    graph::spec::Task,
+    graph::{answer::NodeReport, spec::Task},
     protocol::{Event, FailureKind},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct NodeState {
     failed: usize,
     /// New tokens in all its texts.
     pub(crate) tokens: usize,
+    /// Tokens of the text that it was last given.
+    pub(crate) input_tokens: usize,
     first_token_ms: Option<f64>,
     last_token_ms: f64,
 }
@@ -59,8 +61,24 @@ impl NodeState {
             ended: 0,
             failed: 0,
             tokens: 0,
+            input_tokens: 0,
             first_token_ms: None,
             last_token_ms: 0.0,
+        }
+    }
+
+    /// A node's part in a run that is over, by its report; `ended` of its `expected` texts are whole.
+    pub(crate) fn of_report(task: Task, report: &NodeReport, ended: usize, expected: usize) -> NodeState {
+        let first = report.first_token_ms;
+        let span =
+            report.tokens_per_second.map(|speed| (report.tokens.saturating_sub(1)) as f64 * 1000.0 / speed);
+        NodeState {
+            activity: if ended > 0 || expected == 0 { Activity::Done } else { Activity::Idle },
+            ended,
+            tokens: report.tokens,
+            first_token_ms: first,
+            last_token_ms: first.unwrap_or_default() + span.unwrap_or_default(),
+            ..NodeState::new(task, expected)
         }
     }
 
@@ -76,7 +94,10 @@ impl NodeState {
                 let (file, bytes, total_bytes) = (file.clone(), *bytes, *total_bytes);
                 self.become_busy(Activity::Loading { file, bytes, total_bytes });
             }
-            Event::Started { .. } => self.become_busy(self.busy()),
+            Event::Started { input_tokens, .. } => {
+                self.input_tokens = *input_tokens;
+                self.become_busy(self.busy());
+            }
             Event::Token { .. } => {
                 self.tokens += 1;
                 self.first_token_ms.get_or_insert(at_ms);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use leptos::prelude::*;
+use leptos::{prelude::*, task::spawn_local};
 
 use super::{App, Place};
 use crate::{
     history::{self, Entry},
     link::SharedRun,
-    models::{self, Choice, Source},
+    models::{self, Choice},
 };
 
 impl App {
@@ -17,6 +17,7 @@ impl App {
     pub(crate) fn open_shared(self, shared: SharedRun) {
         let request = shared.request();
         self.show_request(&request);
+        self.asked.set(None);
         let wanted = self.graph.with_untracked(|graph| {
             let mut choice = models::demo(graph);
             choice.extend(shared.models.clone());
@@ -24,16 +25,9 @@ impl App {
         });
         let is_here = self.place.get_untracked() == Place::Here;
         if is_here && self.choice.get_untracked() != wanted {
-            if let Some((node, Source::Files { name })) =
-                wanted.iter().find(|(_, source)| matches!(source, Source::Files { .. }))
-            {
-                self.problem(format!(
-                    "This run used a local model, {name}, as {node}. Choose its files under models, then run."
-                ));
-                return;
-            }
-            if models::needs_download(&wanted) {
-                self.asked.set(Some((shared, wanted)));
+            if !models::is_demo(&wanted) {
+                self.say("Looking for the models of this run…");
+                spawn_local(async move { self.prepare(wanted, shared).await });
                 return;
             }
             self.use_models(wanted, BTreeMap::new());
@@ -41,16 +35,7 @@ impl App {
         self.run_shared(shared);
     }
 
-    /// The visitor agreed to download what a link needs.
-    pub(crate) fn accept_asked(self) {
-        if let Some((shared, wanted)) = self.asked.get_untracked() {
-            self.asked.set(None);
-            self.use_models(wanted, BTreeMap::new());
-            self.run_shared(shared);
-        }
-    }
-
-    fn run_shared(self, shared: SharedRun) {
+    pub(super) fn run_shared(self, shared: SharedRun) {
         let request = shared.request();
         self.shared.set(Some(shared));
         self.start(request.sentence, request.parameters.seed.unwrap_or_default());
@@ -91,7 +76,7 @@ impl App {
         self.show_request(&entry.asked.request());
         self.shared.set(None);
         self.run_number.update(|number| *number += 1);
-        self.run.set(entry.to_run());
+        self.run.set(entry.to_run(&self.graph.get_untracked()));
         let seed = entry.answer.seed;
         self.say(format!("An earlier run, seed {seed}. The words' alternatives were not kept."));
     }

@@ -2,10 +2,12 @@
 //!
 //! - [`running`]: a run from the button to its last event;
 //! - [`opening`]: the open graph, its models and where it runs;
+//! - [`choosing`]: what the visitor chooses, and keeps until the next visit;
 //! - [`earlier`]: runs of links and of the history;
 //! - [`taking`]: files that the visitor gives;
 //! - [`looking`]: the alternatives of a token.
 
+mod choosing;
 mod earlier;
 mod looking;
 mod opening;
@@ -18,17 +20,21 @@ use inkling_engine::{
     graph::Graph,
     protocol::{DEFAULT_SENTENCE, Parameters, Request, Stamped},
 };
-use leptos::prelude::*;
+use leptos::{prelude::*, task::spawn_local};
 use web_sys::AbortController;
 
 use crate::{
     browser,
     engine::{Capabilities, Files, LoadState, OpenGraph},
     history::{self, Entry},
+    kept::Kept,
     link::SharedRun,
     models::{self, Choice},
     run::RunState,
+    server,
 };
+
+pub(crate) use choosing::Asked;
 
 /// Where the graph runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +71,33 @@ pub(crate) enum Panel {
 pub(crate) struct Notice {
     pub(crate) text: String,
     pub(crate) is_problem: bool,
+    /// What can be done about it.
+    pub(crate) acts: Vec<Act>,
+}
+
+/// What can be done about a notice: a button beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Act {
+    /// Choose the files of a local model.
+    ChooseFiles,
+    /// Ask the server at this address again.
+    AskServer(String),
+    /// Run in this page, not on a server.
+    RunHere,
+    /// Let texts have so many tokens, and run.
+    RaiseLength(usize),
+}
+
+impl Act {
+    /// What the button says.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Act::ChooseFiles => "Choose the folder".into(),
+            Act::AskServer(_) => "Ask it again".into(),
+            Act::RunHere => "Run in this page".into(),
+            Act::RaiseLength(tokens) => format!("Raise the length to {tokens} and run"),
+        }
+    }
 }
 
 /// A token that the visitor looks at.
@@ -110,9 +143,15 @@ pub(crate) struct App {
     pub(crate) panels: RwSignal<Vec<Panel>>,
     pub(crate) picked: RwSignal<Option<Picked>>,
     /// A link whose models would have to be downloaded first.
-    pub(crate) asked: RwSignal<Option<(SharedRun, Choice)>>,
+    pub(crate) asked: RwSignal<Option<Asked>>,
+    /// What the visitor chose, which a link or an earlier run leaves as it is.
+    own: StoredValue<Kept>,
+    /// The models of the server in use, by node.
+    pub(crate) server_models: RwSignal<BTreeMap<String, server::Model>>,
+    /// Whether the server in use gave no answer when it was last asked.
+    pub(crate) is_server_gone: RwSignal<bool>,
     own_link: RwSignal<Option<SharedRun>>,
-    /// Bytes that models take in this browser.
+    /// Bytes that models and the page itself take in this browser.
     pub(crate) stored_bytes: RwSignal<Option<f64>>,
     pub(crate) is_offline: RwSignal<bool>,
     handles: StoredValue<Handles, LocalStorage>,
@@ -125,7 +164,10 @@ struct Handles {
     /// Counts graphs: states of one that was closed are not listened to.
     opened: u32,
     abort: Option<AbortController>,
+    /// The visitor's own files, by what they are kept under.
     files: BTreeMap<String, Files>,
+    /// Settles when what an earlier visit chose is in use.
+    restored: Option<js_sys::Promise>,
     /// Events that came since the last frame.
     pending: Vec<Stamped>,
     frame_is_due: bool,
@@ -139,10 +181,11 @@ impl App {
     /// The page as it is first seen.
     pub(crate) fn new() -> App {
         let graph = Arc::new(Graph::default());
+        let kept = Kept::load();
         App {
             sentence: RwSignal::new(DEFAULT_SENTENCE.into()),
-            parameters: RwSignal::new(Parameters::default()),
-            kept_seed: RwSignal::new(None),
+            parameters: RwSignal::new(kept.parameters.clone()),
+            kept_seed: RwSignal::new(kept.seed),
             choice: RwSignal::new(models::demo(&graph)),
             run: RwSignal::new(RunState::idle(graph.clone())),
             graph: RwSignal::new(graph),
@@ -158,6 +201,9 @@ impl App {
             panels: RwSignal::new(Vec::new()),
             picked: RwSignal::new(None),
             asked: RwSignal::new(None),
+            own: StoredValue::new(kept),
+            server_models: RwSignal::new(BTreeMap::new()),
+            is_server_gone: RwSignal::new(false),
             own_link: RwSignal::new(None),
             stored_bytes: RwSignal::new(None),
             is_offline: RwSignal::new(!browser::is_online()),
@@ -173,6 +219,13 @@ impl App {
         });
     }
 
+    /// Shows a panel.
+    pub(crate) fn open_panel(self, panel: Panel) {
+        if self.panels.with_untracked(|panels| !panels.contains(&panel)) {
+            self.toggle(panel);
+        }
+    }
+
     /// Puts a request into the box and the settings.
     pub(crate) fn show_request(self, request: &Request) {
         self.sentence.set(request.sentence.clone());
@@ -183,13 +236,38 @@ impl App {
     pub(crate) fn say(self, text: impl Into<String>) {
         let text = text.into();
         self.announcement.set(text.clone());
-        self.notice.set(Notice { text, is_problem: false });
+        self.notice.set(Notice { text, ..Notice::default() });
     }
 
     /// Says what is wrong, on the page and to a screen reader.
     pub(crate) fn problem(self, text: impl Into<String>) {
+        self.problem_with(text, Vec::new());
+    }
+
+    /// The same, with what can be done about it.
+    pub(crate) fn problem_with(self, text: impl Into<String>, acts: Vec<Act>) {
         let text = text.into();
         self.announcement.set(text.clone());
-        self.notice.set(Notice { text, is_problem: true });
+        self.notice.set(Notice { text, is_problem: true, acts });
+    }
+
+    /// Does what a notice offered.
+    pub(crate) fn act(self, act: Act) {
+        self.notice.set(Notice::default());
+        match act {
+            Act::ChooseFiles => {
+                self.open_panel(Panel::Models);
+                // Drawn first; a browser opens its picker as long as the click is fresh.
+                browser::next_frame(|| browser::press("own-folder"));
+            }
+            Act::AskServer(url) => spawn_local(async move { self.ask_server(url).await }),
+            Act::RunHere => self.choose_here(),
+            Act::RaiseLength(tokens) => {
+                self.set_parameters(|parameters| {
+                    (parameters.max_length, parameters.max_new_tokens) = (Some(tokens), None);
+                });
+                self.run_sentence();
+            }
+        }
     }
 }

@@ -5,27 +5,56 @@ use std::{collections::BTreeMap, sync::Arc};
 use inkling_engine::graph::Graph;
 use leptos::{prelude::*, task::spawn_local};
 use wasm_bindgen::{JsValue, closure::Closure};
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
 use super::{App, EngineState, Notice, Place};
 use crate::{
+    browser,
     engine::{self, Files, LoadState, OpenGraph},
-    models::{self, Choice},
+    models::{self, Choice, Source},
     run::RunState,
     server,
 };
 
 impl App {
-    /// Fetches the engine and opens the graph, so that models load before anything is asked.
-    pub(crate) fn wake(self) {
+    /// Fetches the engine and opens the graph, so that models load before anything is asked; with what the visitor chose
+    /// at an earlier visit, unless `is_link`: a link brings its own.
+    pub(crate) fn begin(self, is_link: bool) {
+        if !is_link {
+            let restored = future_to_promise(async move {
+                self.restore().await;
+                Ok(JsValue::UNDEFINED)
+            });
+            self.handles.update_value(|handles| handles.restored = Some(restored));
+        }
+        self.wake();
+    }
+
+    fn wake(self) {
         spawn_local(async move {
-            if let Err(error) = self.open_graph().await {
+            self.restored().await;
+            if self.place.get_untracked() == Place::Here
+                && let Err(error) = self.open_graph().await
+            {
                 self.problem(error);
             }
         });
     }
 
+    /// Waits until what an earlier visit chose is in use.
+    pub(super) async fn restored(self) {
+        if let Some(restored) = self.handles.with_value(|handles| handles.restored.clone()) {
+            // It has nothing to say, and cannot fail.
+            let _ = JsFuture::from(restored).await;
+        }
+    }
+
     /// Loads a failed node's model again.
     pub(crate) fn retry(self, node: &str) {
+        if let Place::Server(url) = self.place.get_untracked() {
+            spawn_local(async move { self.ask_server(url).await });
+            return;
+        }
         let open = self.handles.with_value(|handles| handles.open.clone());
         match open {
             Some(open) => open.retry(node),
@@ -59,24 +88,36 @@ impl App {
         }
     }
 
-    /// Uses these models, with these files for the nodes that have local ones.
-    pub(crate) fn use_models(self, choice: Choice, files: BTreeMap<String, Files>) {
+    /// Uses these models, with these files for the local ones, by what these are kept under.
+    pub(super) fn use_models(self, choice: Choice, files: BTreeMap<String, Files>) {
         self.choice.set(choice);
         self.handles.update_value(|handles| handles.files.extend(files));
         self.place.set(Place::Here);
         self.reopen();
     }
 
-    /// The visitor's own files for each node.
-    pub(crate) fn files(self) -> BTreeMap<String, Files> {
-        self.handles.with_value(|handles| handles.files.clone())
+    /// The visitor's own files for each node of a choice, as far as they were given in this visit: among `given`, or
+    /// before.
+    pub(super) fn files_of(
+        self,
+        choice: &Choice,
+        given: &BTreeMap<String, Files>,
+    ) -> BTreeMap<String, Files> {
+        self.handles.with_value(|handles| {
+            let found = choice.iter().filter_map(|(node, source)| {
+                let Source::Files { keep: Some(keep), .. } = source else { return None };
+                let files = given.get(keep).or_else(|| handles.files.get(keep))?;
+                Some((node.clone(), files.clone()))
+            });
+            found.collect()
+        })
     }
 
     /// Takes another graph, with its demo models.
     ///
     /// # Errors
     /// What is wrong with the file, with its line.
-    pub(crate) async fn use_graph(self, toml: &str) -> Result<(), String> {
+    pub(super) async fn use_graph(self, toml: &str) -> Result<(), String> {
         let graph = engine::module().await?.read_graph(toml).await?;
         self.choice.set(models::demo(&graph));
         self.own_graph.set(Some((toml.to_owned(), graph.clone())));
@@ -84,6 +125,21 @@ impl App {
         self.place.set(Place::Here);
         self.reopen();
         Ok(())
+    }
+
+    /// Takes the two writers and the critic, with the demo models.
+    pub(super) fn use_default_graph(self) {
+        let graph = Graph::default();
+        self.choice.set(models::demo(&graph));
+        self.own_graph.set(None);
+        self.show_graph(graph);
+        self.place.set(Place::Here);
+        self.reopen();
+    }
+
+    /// Whether the graph is one of the visitor's files.
+    pub(crate) fn has_own_graph(self) -> bool {
+        self.own_graph.with(Option::is_some)
     }
 
     /// Runs on this page again.
@@ -100,21 +156,24 @@ impl App {
     ///
     /// # Errors
     /// One sentence for the visitor.
-    pub(crate) async fn use_server(self, url: String) -> Result<(), String> {
-        let graph = server::graph(&url).await?;
+    pub(super) async fn use_server(self, url: String) -> Result<(), String> {
+        let server::Offer { graph, models } = server::offer(&url).await?;
         self.close_graph();
         self.place.set(Place::Server(url));
+        self.server_models.set(models);
+        self.is_server_gone.set(false);
         self.show_graph(graph);
         Ok(())
     }
 
-    /// Looks up what models take in this browser.
+    /// Looks up what models and the page itself take in this browser.
     pub(crate) fn refresh_storage(self) {
         spawn_local(async move {
             let Ok(module) = engine::module().await else { return };
-            if let Ok(stored) = module.stored().await {
-                self.stored_bytes.set(Some(stored.iter().map(|model| model.size_bytes).sum()));
-            }
+            let Ok(stored) = module.stored().await else { return };
+            let own = browser::own_copy().await.unwrap_or_default();
+            let models: f64 = stored.iter().map(|model| model.size_bytes).sum();
+            self.stored_bytes.set(Some(models + own.page_bytes + own.demo_bytes));
         });
     }
 
@@ -137,7 +196,7 @@ impl App {
         self.wake();
     }
 
-    fn close_graph(self) {
+    pub(super) fn close_graph(self) {
         let open = self.handles.try_update_value(|handles| {
             handles.opened += 1;
             handles.open.take()
@@ -164,12 +223,7 @@ impl App {
         let capabilities = module.capabilities().await.unwrap_or_default();
         self.engine.set(EngineState::Ready(capabilities.clone()));
         if !capabilities.simd {
-            let error = "This browser cannot run the models: it has no WebAssembly SIMD. A newer one can; a server can do it too (see models).";
-            self.engine.set(EngineState::Failed(error.into()));
-            return Err(error.into());
-        }
-        if !capabilities.opfs && !capabilities.cache_api {
-            self.say("This browser window keeps no models, so they come anew at each visit. All else works.");
+            return Err("No model runs in this page, because this browser has no WebAssembly SIMD.".into());
         }
         // While that was awaited, another caller may have opened it.
         if let Some(open) = self.handles.with_value(|handles| handles.open.clone()) {
@@ -186,7 +240,8 @@ impl App {
         .into_js_value();
         let choice = self.choice.get_untracked();
         let toml = self.own_graph.with_untracked(|own| own.as_ref().map(|(toml, _)| toml.clone()));
-        let open = module.open(toml.as_deref(), &choice, &self.files(), &on_state)?;
+        let open =
+            module.open(toml.as_deref(), &choice, &self.files_of(&choice, &BTreeMap::new()), &on_state)?;
         self.handles.update_value(|handles| handles.open = Some(open.clone()));
         self.refresh_storage();
         Ok(open)

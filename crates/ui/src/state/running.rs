@@ -2,18 +2,20 @@
 
 use inkling_engine::{
     graph::{Answer, spec::Task},
-    protocol::{Request, Stamped},
+    protocol::{Parameters, Request, Stamped},
 };
 use leptos::{prelude::*, task::spawn_local};
 use web_sys::AbortController;
 
-use super::{App, Notice, Place};
+use super::{Act, App, Notice, Place};
 use crate::{
     browser,
+    format::{TooLong, room_for, too_long},
     history::{self, Entry},
     link::SharedRun,
     run::{Mark, RunState, rank},
     server,
+    settings::MOST_TOKENS,
 };
 
 /// Seeds that the page draws are below this: short enough to read out.
@@ -45,16 +47,25 @@ impl App {
     pub(crate) fn run_new_seed(self) {
         let seed = draw_seed();
         if self.kept_seed.get_untracked().is_some() {
-            self.kept_seed.set(Some(seed));
+            self.set_seed(Some(seed));
         }
         self.run_with_seed(seed);
     }
 
-    /// Runs on from a text: it becomes the sentence.
-    pub(crate) fn continue_from(self, text: String) {
+    /// Runs on from a text of so many tokens: it becomes the sentence. A length that leaves it no room is raised, for this
+    /// visit, or most texts could not go on where they ended.
+    pub(crate) fn continue_from(self, text: String, tokens: usize) {
         self.sentence.set(text);
         self.picked.set(None);
+        let length = self.parameters.with_untracked(length_of);
+        let raised = length.filter(|length| tokens + 8 > *length).and_then(|_| room_for(tokens, MOST_TOKENS));
+        if let Some(raised) = raised {
+            self.parameters.update(|parameters| parameters.max_length = Some(raised));
+        }
         self.run_sentence();
+        if let Some(raised) = raised {
+            self.say(format!("The length is {raised} tokens now, so that there is room to go on."));
+        }
     }
 
     /// Stops the run: at once on the page, and as fast as the engine can. Models that are on their way stop there, too; the
@@ -96,6 +107,7 @@ impl App {
                     self.take(event);
                 }
             };
+            self.restored().await;
             let outcome = match self.place.get_untracked() {
                 Place::Here => match self.open_graph().await {
                     Ok(_) if signal.aborted() => Ok(None),
@@ -105,7 +117,11 @@ impl App {
                     }
                     Err(error) => Err(error),
                 },
-                Place::Server(url) => server::run(&url, &request, &signal, on_event).await,
+                Place::Server(url) => {
+                    let outcome = server::run(&url, &request, &signal, on_event).await;
+                    self.is_server_gone.set(matches!(&outcome, Err(error) if error.is_gone));
+                    outcome.map_err(|error| error.text)
+                }
             };
             if is_mine() {
                 self.flush();
@@ -178,6 +194,7 @@ impl App {
         let run = self.run.get_untracked();
         match (&run.error, self.shared.get_untracked().and_then(|shared| shared.compare(&run))) {
             (Some(error), _) => self.problem(error.clone()),
+            (None, _) if self.tell_too_long(&run) => {}
             (None, _) if run.stopped => {}
             (None, Some(comparison)) if comparison.same == comparison.named => {
                 self.say(comparison.sentence())
@@ -193,6 +210,23 @@ impl App {
                 *entries = history::save(std::mem::take(entries));
             });
         }
+    }
+
+    /// Says of a sentence that it leaves no room for a text, and offers more of it; whether that is so.
+    fn tell_too_long(self, run: &RunState) -> bool {
+        let errors = run.texts.iter().filter_map(|text| text.error.as_deref());
+        let Some(TooLong { tokens, limit, .. }) =
+            errors.filter_map(too_long).filter(|found| !found.is_of_model).max_by_key(|found| found.tokens)
+        else {
+            return false;
+        };
+        let raised = room_for(tokens, MOST_TOKENS);
+        let advice = if raised.is_some() { "" } else { " Shorten it." };
+        let text = format!(
+            "The sentence alone has {tokens} tokens, and the length is set to {limit}: no room is left to write in.{advice}"
+        );
+        self.problem_with(text, raised.map(Act::RaiseLength).into_iter().collect());
+        true
     }
 
     fn announce_end(self, run: &RunState) {
@@ -236,6 +270,14 @@ fn news_of(run: &RunState, stamped: &Stamped) -> Option<String> {
         Event::Failed { kind: FailureKind::Stopped, .. } => None,
         Event::Failed { node, error, .. } => Some(format!("{node} failed: {error}.")),
         Event::Started { .. } | Event::Progress { .. } | Event::Token { .. } | Event::Score { .. } => None,
+    }
+}
+
+/// The length that texts may have with their sentence, if that is what limits them.
+fn length_of(parameters: &Parameters) -> Option<usize> {
+    match parameters.max_new_tokens {
+        Some(_) => None,
+        None => Some(parameters.max_length.unwrap_or(128)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{App, Panel};
 use crate::{
     browser,
     engine::Files,
-    files::task_of,
+    files::{keep_name, task_of},
     models::{self, Source},
 };
 
@@ -22,12 +22,13 @@ impl App {
             && name.ends_with(".toml")
         {
             let toml = browser::text_of(file).await.unwrap_or_default();
-            match self.use_graph(&toml).await {
+            match self.choose_graph(&toml).await {
                 Ok(()) => self.say(format!("The graph of {name} runs now.")),
                 Err(error) => self.problem(error),
             }
             return;
         }
+        self.restored().await;
         self.use_here();
         let graph = self.graph.get_untracked();
         let mut choice = self.choice.get_untracked();
@@ -50,8 +51,9 @@ impl App {
                 continue;
             };
             said.push(format!("{folder} is {node} now."));
-            choice.insert(node.clone(), Source::Files { name: folder });
-            own.insert(node, files);
+            let keep = keep_name(&folder, &files);
+            choice.insert(node, Source::Files { name: folder, keep: Some(keep.clone()) });
+            own.insert(keep, files);
         }
         if own.is_empty() {
             if said.is_empty() {
@@ -59,10 +61,14 @@ impl App {
             }
             return self.problem(said.join(" "));
         }
-        self.use_models(choice, own);
-        if !self.panels.with_untracked(|panels| panels.contains(&Panel::Models)) {
-            self.toggle(Panel::Models);
+        match self.needs_of(&models::without_demo(&choice), &own).await {
+            Ok(needs) if needs.verdict.is_hopeless => return self.problem(needs.verdict.text),
+            Ok(needs) if needs.verdict.is_doubtful => said.push(needs.verdict.text),
+            // What is wrong with the files is said when they are read.
+            Ok(_) | Err(_) => {}
         }
+        self.choose_models(choice, own);
+        self.open_panel(Panel::Models);
         self.say(said.join(" "));
     }
 }

@@ -77,12 +77,15 @@ pub(crate) enum Origin {
     Hub(hub::Repository),
     /// One GGUF file, with `tokenizer.json` beside it.
     Gguf { url: String, sha256: Option<String> },
-    /// Files that the caller names.
-    Files { name: String, files: Vec<SourceFile> },
+    /// Files that the caller names, and what they are kept under, if they are.
+    Files { name: String, files: Vec<SourceFile>, keep: Option<String> },
+    /// Files of an earlier visit, by what they were kept under: they are in this browser or nowhere.
+    Kept { name: String, keep: String },
 }
 
 impl Origin {
-    /// Reads a source: `{demo}`, `{hub, revision, endpoint}`, `{url, sha256}` or `{files: [[name, content]], name}`.
+    /// Reads a source: `{demo}`, `{hub, revision, endpoint}`, `{url, sha256}`, `{files: [[name, content]], name, keep}` or
+    /// `{keep, name}`.
     pub(crate) fn read(source: &JsValue) -> Result<Origin> {
         if let Some(demo) = host::text(source, "demo") {
             return Ok(Origin::Demo(demo));
@@ -95,8 +98,13 @@ impl Origin {
             return Ok(Origin::Gguf { url, sha256: host::text(source, "sha256") });
         }
         let files = host::property(source, "files");
+        let name = host::text(source, "name").unwrap_or_else(|| "files".into());
+        let keep = host::text(source, "keep");
+        if let Some(keep) = keep.clone().filter(|_| files.is_undefined()) {
+            return Ok(Origin::Kept { name, keep });
+        }
         if files.is_undefined() {
-            let expected = "A model's source should be `{demo}`, `{hub}`, `{url}` or `{files}`.";
+            let expected = "A model's source should be `{demo}`, `{hub}`, `{url}`, `{files}` or `{keep}`.";
             return Err(Failure::new(Kind::Invalid, expected));
         }
         let files: Vec<SourceFile> = Array::from(&files)
@@ -108,18 +116,19 @@ impl Origin {
                 Ok(SourceFile { name, size_bytes, sha256: None, content })
             })
             .collect::<Result<_>>()?;
-        let name = host::text(source, "name").unwrap_or_else(|| "files".into());
-        Ok(Origin::Files { name, files })
+        Ok(Origin::Files { name, files, keep })
     }
 
-    /// What a model is kept under; nothing for files that the visitor has anyway, and those that came with the page.
+    /// What a model is kept under; nothing for files that nobody asked to keep, and those that came with the page.
     pub(crate) fn key(&self) -> Option<String> {
         match self {
             Origin::Hub(hub::Repository { id, revision, endpoint }) => {
                 Some(format!("hub {endpoint} {id}@{revision}"))
             }
             Origin::Gguf { url, sha256 } => Some(format!("{url} {}", sha256.as_deref().unwrap_or_default())),
-            Origin::Demo(_) | Origin::Files { .. } => None,
+            Origin::Files { keep, .. } => keep.as_ref().map(|keep| format!("files {keep}")),
+            Origin::Kept { keep, .. } => Some(format!("files {keep}")),
+            Origin::Demo(_) => None,
         }
     }
 
@@ -129,7 +138,11 @@ impl Origin {
             Origin::Demo(name) => demo(name, base, signal).await,
             Origin::Hub(repository) => repository.list(signal).await,
             Origin::Gguf { url, sha256 } => Ok(gguf(url, sha256.clone())),
-            Origin::Files { name, files } => Ok(Source { name: name.clone(), files: files.clone() }),
+            Origin::Files { name, files, .. } => Ok(Source { name: name.clone(), files: files.clone() }),
+            Origin::Kept { name, .. } => {
+                let error = format!("{name} is not kept in this browser any more. Choose its files again.");
+                Err(Failure::new(Kind::Missing, error).for_good())
+            }
         }
     }
 }

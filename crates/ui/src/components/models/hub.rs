@@ -5,31 +5,35 @@ use std::collections::BTreeMap;
 use leptos::{prelude::*, task::spawn_local};
 
 use crate::{
-    device::{Verdict, judge},
-    engine::{self, Description},
+    device::Needs,
+    engine::Description,
     format,
     models::{self, Choice, DEFAULT_ENDPOINT, Source},
-    state::{App, EngineState},
+    state::App,
 };
-
-/// What a look at the hub found.
-#[derive(Clone, Debug, PartialEq)]
-struct Found {
-    choice: Choice,
-    descriptions: Vec<(String, Description)>,
-    verdict: Verdict,
-}
 
 #[component]
 pub(super) fn Hub(app: App) -> impl IntoView {
-    let endpoint = RwSignal::new(DEFAULT_ENDPOINT.to_owned());
+    // The fields begin with the models in use, if they are a hub's, else with what the graph names.
+    let choice = app.choice.get_untracked();
+    let used = choice.values().find_map(|source| match source {
+        Source::Hub { endpoint, .. } => endpoint.clone(),
+        Source::Demo | Source::Files { .. } => None,
+    });
+    let endpoint = RwSignal::new(used.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()));
+    let is_of_hub = choice.values().any(|source| matches!(source, Source::Hub { .. }));
     let repos = RwSignal::new(app.graph.with_untracked(|graph| {
         let repo = |node: &inkling_engine::graph::spec::Node| {
-            (node.name.clone(), node.model.at("hub").unwrap_or_default().to_owned())
+            let repo = match choice.get(&node.name) {
+                Some(Source::Hub { repo, .. }) => repo.as_str(),
+                _ if is_of_hub => "",
+                _ => node.model.at("hub").unwrap_or_default(),
+            };
+            (node.name.clone(), repo.to_owned())
         };
         graph.nodes.iter().map(repo).collect::<Vec<_>>()
     }));
-    let found = RwSignal::new(None::<Found>);
+    let found = RwSignal::new(None::<(Choice, Needs)>);
     let word = RwSignal::new(String::new());
     let is_asking = RwSignal::new(false);
     let look = move |_| {
@@ -52,13 +56,14 @@ pub(super) fn Hub(app: App) -> impl IntoView {
         word.set("Asking the hub…".into());
         is_asking.set(true);
         spawn_local(async move {
-            match ask(app, choice).await {
-                Ok(answer) => {
+            match app.needs_of(&choice, &BTreeMap::new()).await {
+                Ok(needs) => {
                     word.set(String::new());
-                    app.announcement.set(format!("{} {}", total_of(&answer), answer.verdict.text));
-                    found.set(Some(answer));
+                    app.announcement.set(format!("{} {}", needs.download(), needs.verdict.text));
+                    found.set(Some((choice, needs)));
                 }
-                Err(error) => {
+                Err((node, error)) => {
+                    let error = format!("{node}: {error}");
                     app.announcement.set(error.clone());
                     word.set(error);
                 }
@@ -67,9 +72,9 @@ pub(super) fn Hub(app: App) -> impl IntoView {
         });
     };
     let use_found = move |_| {
-        if let Some(found) = found.get_untracked() {
+        if let Some((choice, _)) = found.get_untracked() {
             app.use_here();
-            app.use_models(found.choice, BTreeMap::new());
+            app.choose_models(choice, BTreeMap::new());
             app.say(
                 "The models are loading. The graph shows how far they are; a run may be started already.",
             );
@@ -119,19 +124,18 @@ pub(super) fn Hub(app: App) -> impl IntoView {
             </div>
             <button type="button" disabled=move || is_asking.get() on:click=look>"Look up sizes"</button>
             <p class="word" data-hub-word hidden=move || word.with(String::is_empty)>{move || word.get()}</p>
-            {move || found.get().map(|found| {
-                let total = total_of(&found);
-                let hopeless = found.verdict.is_hopeless;
-                let is_kept = found.descriptions.iter().all(|(_, model)| model.cached);
-                let label = if is_kept { "Use them".to_owned() } else { "Download and use".to_owned() };
+            {move || found.get().map(|(_, needs)| {
+                let is_kept = needs.models.iter().all(|(_, model)| model.cached);
+                let label = if is_kept { "Use them" } else { "Download and use" };
+                let size = |(node, model): &(String, Description)| {
+                    view! { <li data-size-of=node.clone()>{format!("{node}: {}", size_of(model))}</li> }
+                };
                 view! {
-                    <ul class="sizes">
-                        {found.descriptions.iter().map(|(node, model)| view! {
-                            <li data-size-of=node.clone()>{format!("{node}: {}", size_of(model))}</li>
-                        }).collect::<Vec<_>>()}
-                    </ul>
-                    <p class="word" data-verdict>{total} " " {found.verdict.text}</p>
-                    <button type="button" class="primary" disabled=hopeless on:click=use_found>{label}</button>
+                    <ul class="sizes">{needs.models.iter().map(size).collect::<Vec<_>>()}</ul>
+                    <p class="word" data-verdict>{needs.download()} " " {needs.verdict.text}</p>
+                    <button type="button" class="primary" disabled=needs.verdict.is_hopeless on:click=use_found>
+                        {label}
+                    </button>
                 }
             })}
         </section>
@@ -144,31 +148,4 @@ fn size_of(model: &Description) -> String {
         return format!("already here, {memory} in memory");
     }
     format!("{} to download, {memory} in memory", format::bytes(model.download_bytes as u64))
-}
-
-fn total_of(found: &Found) -> String {
-    let download: f64 = found.descriptions.iter().map(|(_, model)| model.download_bytes).sum();
-    if download == 0.0 {
-        return "Nothing is left to download.".into();
-    }
-    format!("{} to download in all.", format::bytes(download as u64))
-}
-
-async fn ask(app: App, choice: Choice) -> Result<Found, String> {
-    let module = engine::module().await?;
-    let mut descriptions = Vec::new();
-    for (node, source) in &choice {
-        if *source != Source::Demo {
-            let description =
-                module.describe(source, None).await.map_err(|error| format!("{node}: {error}"))?;
-            descriptions.push((node.clone(), description));
-        }
-    }
-    let estimate = module.estimate().await.unwrap_or_default();
-    let memory = match app.engine.get_untracked() {
-        EngineState::Ready(capabilities) => capabilities.memory_gib,
-        EngineState::Loading | EngineState::Failed(_) => None,
-    };
-    let verdict = judge(&descriptions, memory, estimate);
-    Ok(Found { choice, descriptions, verdict })
 }

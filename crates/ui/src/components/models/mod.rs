@@ -40,7 +40,12 @@ fn InUse(app: App) -> impl IntoView {
         let row = |node: &inkling_engine::graph::spec::Node| {
             let source = match &place {
                 Place::Here => choice.get(&node.name).map(Source::describe).unwrap_or_default(),
-                Place::Server(url) => url.clone(),
+                Place::Server(url) => {
+                    match app.server_models.with(|models| models.get(&node.name).cloned()) {
+                        Some(model) => format!("{} at {url}", model.name),
+                        None => url.clone(),
+                    }
+                }
             };
             let state = match loads.get(&node.name) {
                 Some(LoadState::Ready(loaded)) => {
@@ -49,6 +54,10 @@ fn InUse(app: App) -> impl IntoView {
                 }
                 Some(LoadState::Failed { error, .. }) => format::sentence(error),
                 Some(LoadState::Loading { .. }) => "on its way".into(),
+                None if matches!(place, Place::Server(_)) => {
+                    let size = app.server_models.with(|models| models.get(&node.name)?.size_bytes);
+                    size.map(|bytes| format!("{} in files there", format::bytes(bytes))).unwrap_or_default()
+                }
                 _ => String::new(),
             };
             view! {
@@ -84,7 +93,7 @@ fn Demo(app: App) -> impl IntoView {
                 disabled=in_use
                 on:click=move |_| {
                     app.use_here();
-                    app.use_models(app.graph.with_untracked(|graph| models::demo(graph)), BTreeMap::new());
+                    app.choose_models(app.graph.with_untracked(|graph| models::demo(graph)), BTreeMap::new());
                     app.say("The demo models run now.");
                 }
             >

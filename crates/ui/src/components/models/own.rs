@@ -16,7 +16,7 @@ pub(super) fn Own(app: App) -> impl IntoView {
         let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
         spawn_local(async move {
             let toml = browser::text_of(&file).await.unwrap_or_default();
-            graph_word.set(match app.use_graph(&toml).await {
+            graph_word.set(match app.choose_graph(&toml).await {
                 Ok(()) => format!("{} runs now.", file.name()),
                 Err(error) => error,
             });
@@ -26,7 +26,7 @@ pub(super) fn Own(app: App) -> impl IntoView {
         <section class="way" aria-labelledby="way-own">
             <h3 id="way-own">"Your own files"</h3>
             <p>
-                "A folder with config.json, tokenizer.json and safetensors, or a GGUF file with tokenizer.json beside it. Drop them anywhere on the page, too. They stay on this machine."
+                "A folder with config.json, tokenizer.json and safetensors, or a GGUF file with tokenizer.json beside it. Drop them anywhere on the page, too. They stay on this machine; the page keeps a copy at 8 bits for your next visit, until you delete it under storage."
             </p>
             <label for="own-folder">"Folder"</label>
             <input
@@ -39,6 +39,18 @@ pub(super) fn Own(app: App) -> impl IntoView {
             <input id="own-files" type="file" multiple on:change:target=move |event| take(event.target()) />
             <label for="own-graph">"Another graph (TOML)"</label>
             <input id="own-graph" type="file" accept=".toml" on:change:target=move |event| take_graph(event.target()) />
+            <Show when=move || app.has_own_graph()>
+                <button
+                    type="button"
+                    on:click=move |_| {
+                        graph_word.set(String::new());
+                        app.choose_default_graph();
+                        app.say("The two writers and the critic run now.");
+                    }
+                >
+                    "Back to two writers and a critic"
+                </button>
+            </Show>
             <p class="word" hidden=move || graph_word.with(String::is_empty)>{move || graph_word.get()}</p>
         </section>
     }

@@ -23,7 +23,7 @@ pub(super) fn Server(app: App) -> impl IntoView {
         };
         word.set("Asking the server…".into());
         spawn_local(async move {
-            let outcome = app.use_server(url.clone()).await;
+            let outcome = app.choose_server(url.clone()).await;
             let text = outcome.map_or_else(|error| error, |()| format!("Runs go to {url} now."));
             app.announcement.set(text.clone());
             word.set(text);
@@ -49,7 +49,7 @@ pub(super) fn Server(app: App) -> impl IntoView {
                 <button
                     type="button"
                     on:click=move |_| {
-                        app.use_here();
+                        app.choose_here();
                         word.set("Runs stay in this page now.".into());
                     }
                 >
