@@ -182,6 +182,17 @@ fn the_index_of_another_dtype_or_engine_is_refused() {
     assert!(parse("{\"head\":", Dtype::Q8).is_err());
 }
 
+#[test]
+fn small_files_are_believed_before_any_checkpoint() {
+    let (mut writer, head) = Writer::begin(Head::new(Dtype::Q8, Value::Null));
+    let files = writer.file("config.json", b"{}") + &writer.file("vocab.txt", b"abc");
+    let index = format!("{head}{files}{}", writer.header("model.safetensors", None, b"xx"));
+    let found = Index::parse(index.as_bytes(), Dtype::Q8, 7).unwrap();
+    assert!(found.file("config.json").is_some() && found.file("vocab.txt").is_some());
+    assert_eq!((found.pieces.len(), found.data_bytes), (2, 5), "the header waits for a checkpoint");
+    assert_eq!(found.index_bytes as usize, head.len() + files.len());
+}
+
 /// Whatever the disk lost at its end, what is left is believed up to a checkpoint, and the model comes out right.
 #[test]
 fn what_a_crash_left_is_cut_to_its_last_checkpoint() {

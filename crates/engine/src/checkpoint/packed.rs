@@ -15,7 +15,7 @@
 //!
 //! Both files only ever grow, data first. So whatever was interrupted, the lines up to the last checkpoint are true, and
 //! the next load goes on from there: it takes the pieces back, and asks for the source file from byte `at` on. What lies
-//! behind the last checkpoint is cut off. `source` and `state` are the host's own: what the model was made from, and the
+//! behind the last checkpoint is cut off, but for small files. `source` and `state` are the host's own: what the model was made from, and the
 //! hashes of the files so far.
 //!
 //! Nothing here is believed without proof: sizes must follow from the model's config, and every piece must have its
@@ -328,8 +328,12 @@ impl Index {
                         break;
                     };
                     end = next;
+                    // Small files come first, whole, and are proved by their hashes alone.
+                    let is_whole = pieces.is_empty() && matches!(piece.content, Content::File { .. });
                     pieces.push(piece);
-                    continue;
+                    if !is_whole {
+                        continue;
+                    }
                 }
                 Ok(Line::Checkpoint(checkpoint)) => found.checkpoint = Some(checkpoint),
                 Ok(Line::Complete { state }) => (found.checkpoint, found.complete) = (None, Some(state)),

@@ -3,6 +3,8 @@
 pub mod describe;
 pub(crate) mod fetch;
 pub(crate) mod hub;
+#[cfg(all(test, target_arch = "wasm32"))]
+mod in_a_worker;
 pub(crate) mod progress;
 pub(crate) mod source;
 
@@ -37,11 +39,13 @@ use source::{Bytes, Origin, Place, Source, SourceFile};
 use crate::{
     error::{Failure, Kind, Result},
     host,
-    store::{Keeper, Kept, Store},
+    store::{Keeper, Kept, Store, Tail},
 };
 
 /// Largest file that is read as a whole: tokenizers and configs, never weights.
 const LARGEST_SMALL_FILE: u64 = 64 << 20;
+/// Bytes that are taken at once while a file's header is not whole.
+const HEADER_STEP: usize = 16 << 10;
 /// How often a broken download is taken up again while no byte comes.
 const TRIES: u32 = 5;
 /// The pause before the first of these tries, in milliseconds; it doubles.
@@ -192,6 +196,13 @@ impl<'a> Keeping<'a> {
         }
     }
 
+    /// Ends it so that another load can go on. Should that fail, it begins anew: the failure to tell is the load's.
+    async fn suspend(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.suspend().await;
+        }
+    }
+
     async fn give_up(&mut self, failure: Failure) {
         self.notice = Some(failure.error);
         // Files have to be closed before they can be removed.
@@ -224,9 +235,11 @@ impl Load<'_> {
         let mut keeping = Keeping::new(self.store);
         let loaded = self.run_and_keep(&mut keeping).await;
         if let Err(failure) = &loaded {
-            // Nothing is kept of bytes that are wrong. What came before a broken connection or a stop is.
-            if matches!(failure.kind, Kind::Hash | Kind::Format | Kind::Invalid) {
-                keeping.give_up(failure.clone()).await;
+            match failure.kind {
+                // Nothing is kept of bytes that are wrong.
+                Kind::Hash | Kind::Format | Kind::Invalid => keeping.give_up(failure.clone()).await,
+                // What came before a broken connection or a stop is.
+                _ => keeping.suspend().await,
             }
         }
         loaded.map(|model| Loaded { model, notice: keeping.notice })
@@ -399,59 +412,152 @@ impl Load<'_> {
         hashes: &mut Hashes,
         keeping: &mut Keeping<'_>,
     ) -> Result<()> {
-        let (mut from, mut version, mut is_whole) = (0, fetch::Version::default(), false);
         hashes.file = Sha256::new();
+        let mut reading =
+            Reading { file, at: 0, size_bytes: file.size_bytes, version: fetch::Version::default() };
+        let mut is_whole = false;
         if let Some(Checkpoint { at, state, .. }) = resumed {
             let state: Resume = serde_json::from_value(state).map_err(|_| unusable())?;
             *hashes = Hashes { file: thaw(&state.file)?, model: thaw(&state.model)? };
-            (from, version, is_whole) = (at, state.version, state.is_whole);
+            (reading.at, reading.version, is_whole) = (at, state.version, state.is_whole);
         }
         if !is_whole {
-            let mut download = Download::begin(self, file, from, version).await?;
-            if from == 0 {
-                loader.begin_file(&file.name, download.size_bytes)?;
-            }
-            let mut piece = Vec::new();
-            while download.next(&mut piece).await? {
-                let mut rest = piece.as_slice();
-                while !rest.is_empty() {
-                    // Not beyond a tensor's end, where the next load can go on.
-                    let until = loader.until_tensor_end().and_then(|until| usize::try_from(until).ok());
-                    let (now, later) = rest.split_at(until.unwrap_or(rest.len()).min(rest.len()));
-                    rest = later;
-                    hashes.model.update(now);
-                    hashes.file.update(now);
-                    loader.push(now)?;
-                    from += now.len() as u64;
-                    self.keep_fresh(loader, &download, keeping).await;
-                    if until == Some(now.len()) {
-                        let line = checkpoint(&file.name, from, hashes, &download.version, false);
-                        keeping.note(|keeper| keeper.checkpoint(line)).await;
-                    }
+            let has_tail = self.replay_tail(&mut reading, loader, hashes, keeping).await?;
+            if !(has_tail && reading.size_bytes == Some(reading.at)) {
+                let version = reading.version.clone();
+                let mut download = Download::begin(self, file, reading.at, version).await?;
+                (reading.size_bytes, reading.version) = (download.size_bytes, download.version.clone());
+                if reading.at == 0 {
+                    loader.begin_file(&file.name, reading.size_bytes)?;
+                }
+                if !has_tail && reading.is_worth_a_tail() {
+                    let tail = reading.tail();
+                    keeping.note(|keeper| keeper.begin_tail(&tail)).await;
+                }
+                let mut piece = Vec::new();
+                while download.next(&mut piece).await? {
+                    self.take_in(&piece, &mut reading, loader, hashes, keeping).await?;
                 }
             }
             check_hash(file, hashes.file.clone())?;
-            let line = checkpoint(&file.name, from, hashes, &download.version, true);
+            let line = reading.checkpoint(hashes, true);
             keeping.note(|keeper| keeper.checkpoint(line)).await;
         }
         Ok(loader.end_file()?)
     }
 
+    /// Pushes what an earlier load had of the tensor in hand; false if that is nothing.
+    async fn replay_tail(
+        &self,
+        reading: &mut Reading<'_>,
+        loader: &mut Loader,
+        hashes: &mut Hashes,
+        keeping: &mut Keeping<'_>,
+    ) -> Result<bool> {
+        let keeper = keeping.keeper.as_ref().filter(|_| reading.is_worth_a_tail());
+        let Some((tail, mut left)) = keeper.and_then(|keeper| keeper.tail(&reading.file.name, reading.at))
+        else {
+            return Ok(false);
+        };
+        if reading.at == 0 {
+            loader.begin_file(&reading.file.name, tail.size_bytes)?;
+        }
+        (reading.size_bytes, reading.version) = (tail.size_bytes, tail.version);
+        let mut piece = Vec::new();
+        while let Some(keeper) = keeping.keeper.as_ref().filter(|_| left > 0) {
+            keeper.read_tail(left, &mut piece)?;
+            left -= piece.len() as u64;
+            hashes.update(&piece);
+            loader.push(&piece)?;
+            reading.at += piece.len() as u64;
+            // No checkpoint, which would cut the tail off before it was read.
+            self.keep_fresh(loader, reading, keeping).await;
+        }
+        // Without a keeper, whose disk is full, only the rest of the tail is lost: it has to come again.
+        Ok(true)
+    }
+
+    /// Takes the next bytes of a file.
+    async fn take_in(
+        &self,
+        mut bytes: &[u8],
+        reading: &mut Reading<'_>,
+        loader: &mut Loader,
+        hashes: &mut Hashes,
+        keeping: &mut Keeping<'_>,
+    ) -> Result<()> {
+        while !bytes.is_empty() {
+            // Not beyond a tensor's end, where the next load can go on, nor far beyond the header, which says where that is.
+            let until = loader.until_tensor_end().and_then(|until| usize::try_from(until).ok());
+            let (now, later) = bytes.split_at(until.unwrap_or(HEADER_STEP).min(bytes.len()));
+            bytes = later;
+            hashes.update(now);
+            loader.push(now)?;
+            reading.at += now.len() as u64;
+            self.keep_fresh(loader, reading, keeping).await;
+            let has_tail = reading.is_worth_a_tail();
+            if until == Some(now.len()) {
+                let (line, tail) = (reading.checkpoint(hashes, false), reading.tail());
+                keeping.note(|keeper| keeper.checkpoint(line)).await;
+                if has_tail {
+                    keeping.note(|keeper| keeper.begin_tail(&tail)).await;
+                }
+            } else if has_tail {
+                keeping.note(|keeper| keeper.extend_tail(now)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps what has become whole since the last piece.
-    async fn keep_fresh(&self, loader: &mut Loader, download: &Download<'_>, keeping: &mut Keeping<'_>) {
+    async fn keep_fresh(&self, loader: &mut Loader, reading: &Reading<'_>, keeping: &mut Keeping<'_>) {
         if let Some(header) = loader.take_header() {
-            keeping.note(|keeper| keeper.header(&download.file.name, download.size_bytes, &header)).await;
+            let (name, size_bytes) = (&reading.file.name, reading.size_bytes);
+            keeping.note(|keeper| keeper.header(name, size_bytes, &header)).await;
         }
         let finished = loader.take_finished();
         keeping.note(|keeper| finished.iter().try_for_each(|tensor| keeper.tensor(tensor))).await;
     }
 }
 
-fn checkpoint(file: &str, at: u64, hashes: &Hashes, version: &fetch::Version, is_whole: bool) -> Checkpoint {
-    let freeze = |sha: &Sha256| hexadecimal(&sha.serialize());
-    let (file_sha, model) = (freeze(&hashes.file), freeze(&hashes.model));
-    let resume = Resume { file: file_sha, model, version: version.clone(), is_whole };
-    Checkpoint { file: file.into(), at, state: json!(resume) }
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.model.update(bytes);
+        self.file.update(bytes);
+    }
+}
+
+/// A file of weights while it is read.
+struct Reading<'a> {
+    file: &'a SourceFile,
+    /// Bytes so far.
+    at: u64,
+    size_bytes: Option<u64>,
+    version: fetch::Version,
+}
+
+impl Reading<'_> {
+    /// Whether its last bytes are kept as they come: they can be had again at a cost, and proved.
+    fn is_worth_a_tail(&self) -> bool {
+        matches!(self.file.content, Place::Url(_)) && self.file.sha256.is_some()
+    }
+
+    /// A tail that begins here.
+    fn tail(&self) -> Tail {
+        Tail {
+            file: self.file.name.clone(),
+            at: self.at,
+            size_bytes: self.size_bytes,
+            version: self.version.clone(),
+        }
+    }
+
+    fn checkpoint(&self, hashes: &Hashes, is_whole: bool) -> Checkpoint {
+        let freeze = |sha: &Sha256| hexadecimal(&sha.serialize());
+        let (file, model) = (freeze(&hashes.file), freeze(&hashes.model));
+        let resume = Resume { file, model, version: self.version.clone(), is_whole };
+        Checkpoint { file: self.file.name.clone(), at: self.at, state: json!(resume) }
+    }
 }
 
 /// A hash that goes on where an earlier load left it.

@@ -1,11 +1,11 @@
-//! The Cache API, where there is no private file system: a model is kept as a whole, when it is whole.
+//! The Cache API, where there is no private file system: a model is put there when it is whole, or when its load ends before.
 
 use js_sys::{Array, Promise, Uint8Array};
 use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response};
 
-use super::{Entry, Listed, write_failed};
+use super::{Entry, Kept, Listed, write_failed};
 use crate::{error::Result, host};
 
 /// Keys of the cache are addresses; nothing is ever asked for under these.
@@ -78,8 +78,16 @@ impl Cache {
         listed
     }
 
-    pub(super) fn write(&self, id: &str) -> Writing {
-        Writing { cache: self.handle.clone(), id: id.into(), index: String::new(), parts: Array::new() }
+    /// Begins a model, or goes on after what is kept of it.
+    pub(super) fn write(&self, id: &str, kept: Option<&Kept>) -> Result<Writing> {
+        let (mut index, parts) = (String::new(), Array::new());
+        if let Some(kept) = kept {
+            index += &kept.index_text;
+            let end = kept.index.data_bytes as f64;
+            let data = kept.data.slice_with_f64_and_f64(0.0, end).map_err(|thrown| write_failed(&thrown))?;
+            parts.push(&data);
+        }
+        Ok(Writing { cache: self.handle.clone(), id: id.into(), index, parts })
     }
 }
 
@@ -103,7 +111,8 @@ impl Writing {
         self.index += line;
     }
 
-    pub(super) async fn complete(self) -> Result<()> {
+    /// Puts what there is into the cache.
+    pub(super) async fn store(self) -> Result<()> {
         let put = async || {
             let data = Blob::new_with_blob_sequence(&self.parts)?;
             let data = Response::new_with_opt_blob(Some(&data))?;

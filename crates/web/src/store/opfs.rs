@@ -1,4 +1,5 @@
-//! The origin's private file system: a folder `inkling` with files `ID.index`, `ID.data` and `ID.used`.
+//! The origin's private file system: a folder `inkling` with files `ID.index`, `ID.data` and `ID.used`, and while a model
+//! loads `ID.tail`.
 
 use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
@@ -16,6 +17,7 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = getDirectory)]
     async fn root(this: &StorageManager) -> Result<JsValue, JsValue>;
 
+    #[derive(Clone)]
     type DirectoryHandle;
     #[wasm_bindgen(method, catch, js_name = getDirectoryHandle)]
     async fn folder(this: &DirectoryHandle, name: &str, options: &JsValue) -> Result<JsValue, JsValue>;
@@ -35,6 +37,10 @@ extern "C" {
     type AccessHandle;
     #[wasm_bindgen(method, catch)]
     fn write(this: &AccessHandle, bytes: &[u8], options: &JsValue) -> Result<f64, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn read(this: &AccessHandle, bytes: &mut [u8], options: &JsValue) -> Result<f64, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = getSize)]
+    fn size(this: &AccessHandle) -> Result<f64, JsValue>;
     #[wasm_bindgen(method, catch)]
     fn truncate(this: &AccessHandle, size: f64) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch)]
@@ -89,7 +95,8 @@ impl Folder {
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
         // The index first: data alone are nothing.
-        for name in [format!("{id}.index"), format!("{id}.data"), format!("{id}.used")] {
+        for suffix in ["index", "data", "tail", "used"] {
+            let name = format!("{id}.{suffix}");
             match self.handle.remove(&name).await {
                 Err(thrown) if host::text(&thrown, "name").as_deref() != Some("NotFoundError") => {
                     let what = "The model is being loaded at the moment; try again when that is done";
@@ -122,26 +129,34 @@ impl Folder {
             let Some(name) = host::text(&next, "value") else { break };
             let Some(id) = name.strip_suffix(".index") else { continue };
             let Some(index) = self.blob(&name).await else { continue };
-            let data = self.blob(&format!("{id}.data")).await.map_or(0, |data| data.size() as u64);
+            let mut size_bytes = 0;
+            for suffix in ["data", "tail"] {
+                let blob = self.blob(&format!("{id}.{suffix}")).await;
+                size_bytes += blob.map_or(0, |blob| blob.size() as u64);
+            }
             let used = self.blob(&format!("{id}.used")).await.unwrap_or_else(|| index.clone());
             let last_used = host::property(&used, "lastModified").as_f64();
-            listed.push(Listed::new(id.into(), &whole(&index).await.unwrap_or_default(), data, last_used));
+            listed.push(Listed::new(
+                id.into(),
+                &whole(&index).await.unwrap_or_default(),
+                size_bytes,
+                last_used,
+            ));
         }
         Ok(listed)
     }
 
-    /// Opens a model's files, cut to these sizes.
+    /// Opens a model's files, index and data cut to these sizes.
     pub(super) async fn write(&self, id: &str, index_bytes: u64, data_bytes: u64) -> Result<Writing> {
-        let open = async |name: String, size: u64| {
-            let file = self.file(&name, true).await?;
-            let handle = Open::new(&file).await?;
-            handle.0.truncate(size as f64)?;
-            Ok(handle)
+        let open = async |suffix: &str, size: Option<u64>| {
+            let file = self.file(&format!("{id}.{suffix}"), true).await?;
+            Growing::new(Open::new(&file).await?, size)
         };
         let failed = |thrown: JsValue| write_failed(&thrown);
-        let data = open(format!("{id}.data"), data_bytes).await.map_err(failed)?;
-        let index = open(format!("{id}.index"), index_bytes).await.map_err(failed)?;
-        Ok(Writing { index, data, index_at: index_bytes, data_at: data_bytes })
+        let data = open("data", Some(data_bytes)).await.map_err(failed)?;
+        let index = open("index", Some(index_bytes)).await.map_err(failed)?;
+        let tail = open("tail", None).await.map_err(failed)?;
+        Ok(Writing { index, data, tail, folder: self.handle.clone(), id: id.into() })
     }
 }
 
@@ -166,40 +181,83 @@ impl Drop for Open {
     }
 }
 
+/// A file that is written from its end on.
+pub(super) struct Growing {
+    file: Open,
+    end: u64,
+}
+
+impl Growing {
+    /// Cuts it to a size, if one is given.
+    fn new(file: Open, size: Option<u64>) -> Result<Growing, JsValue> {
+        let end = match size {
+            Some(size) => {
+                file.0.truncate(size as f64)?;
+                size
+            }
+            None => file.0.size()? as u64,
+        };
+        Ok(Growing { file, end })
+    }
+
+    /// Bytes so far.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let at = host::object([("at", (self.end as f64).into())]);
+            let written = self.file.0.write(bytes, &at).map_err(|thrown| write_failed(&thrown))? as usize;
+            if written == 0 {
+                let thrown = host::object([("name", "QuotaExceededError".into())]);
+                return Err(write_failed(&thrown));
+            }
+            self.end += written as u64;
+            bytes = &bytes[written.min(bytes.len())..];
+        }
+        Ok(())
+    }
+
+    /// Fills `out` from byte `at` on; the answer is how many bytes there were.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> usize {
+        let at = host::object([("at", (at as f64).into())]);
+        self.file.0.read(out, &at).map_or(0, |read| read as usize)
+    }
+
+    /// Empties it.
+    pub(super) fn clear(&mut self) -> Result<()> {
+        self.end = 0;
+        self.file.0.truncate(0.0).map_err(|thrown| write_failed(&thrown))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.file.0.flush().map_err(|thrown| write_failed(&thrown))
+    }
+}
+
 /// A model's files while they grow.
 pub(super) struct Writing {
-    index: Open,
-    data: Open,
-    index_at: u64,
-    data_at: u64,
+    pub(super) index: Growing,
+    pub(super) data: Growing,
+    /// See [`Tail`](super::Tail).
+    pub(super) tail: Growing,
+    folder: DirectoryHandle,
+    id: String,
 }
 
 impl Writing {
-    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        append(&self.data, &mut self.data_at, bytes)
+    /// Sees to it that all of it is on the disk, the data before the index that names them.
+    pub(super) fn flush(&self) -> Result<()> {
+        [&self.data, &self.tail, &self.index].into_iter().try_for_each(Growing::flush)
     }
 
-    pub(super) fn index(&mut self, bytes: &[u8]) -> Result<()> {
-        append(&self.index, &mut self.index_at, bytes)
+    /// Closes the files of a model that is whole.
+    pub(super) async fn complete(self) -> Result<()> {
+        self.flush()?;
+        let Writing { folder, id, .. } = self;
+        // Nobody reads it any more; should it stay, the next load of this model replaces it.
+        let _ = folder.remove(&format!("{id}.tail")).await;
+        Ok(())
     }
-
-    pub(super) fn flush(&mut self) -> Result<()> {
-        let flush = |file: &Open| file.0.flush().map_err(|thrown| write_failed(&thrown));
-        flush(&self.data)?;
-        flush(&self.index)
-    }
-}
-
-fn append(file: &Open, at: &mut u64, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let options = host::object([("at", (*at as f64).into())]);
-        let written = file.0.write(bytes, &options).map_err(|thrown| write_failed(&thrown))? as usize;
-        if written == 0 {
-            let thrown = host::object([("name", "QuotaExceededError".into())]);
-            return Err(write_failed(&thrown));
-        }
-        *at += written as u64;
-        bytes = &bytes[written.min(bytes.len())..];
-    }
-    Ok(())
 }
