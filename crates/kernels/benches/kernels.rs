@@ -1,4 +1,4 @@
-//! Times the kernels for every instruction set that the machine has: `cargo bench -p inkling-engine --bench kernels`.
+//! Times the kernels for every instruction set that the machine has: `cargo bench -p inkling-kernels --bench kernels`.
 //!
 //! A row is a path: `kernel/linear_q8/2304x768/1/Avx512Vnni` is the product of a 2304 x 768 matrix with one activation
 //! row. Products with one row are read off in bytes a second, to be compared with `memory/read`, the same number of
@@ -106,7 +106,7 @@ fn pack(c: &mut Criterion) {
 }
 
 fn rows(c: &mut Criterion) {
-    let (x, weight) = (numbers(1, 3072), numbers(2, 768));
+    let (x, weight, logits) = (numbers(1, 3072), numbers(2, 768), numbers(3, 50_257));
     let mut group = c.benchmark_group("kernel");
     each(true, |isa| {
         let isa = format!("{isa:?}");
@@ -124,6 +124,11 @@ fn rows(c: &mut Criterion) {
                 });
             });
         }
+        group.throughput(Throughput::Elements(logits.len() as u64));
+        group.bench_function(BenchmarkId::new("log_sum_exp/50257", &isa), |b| {
+            b.iter(|| black_box(kernels::sum_exp(black_box(&logits), kernels::highest(&logits))));
+        });
+        group.throughput(Throughput::Elements(3072));
         group.bench_function(BenchmarkId::new("softmax/3072", &isa), |b| {
             b.iter(|| {
                 out.copy_from_slice(&x);

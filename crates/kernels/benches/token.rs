@@ -1,0 +1,129 @@
+//! What bounds a token: all products of GPT-2 124M one after the other, beside memory that is merely read, on one thread
+//! and on all cores.
+//!
+//! Weights of a token are 131 MB, more than any cache keeps, so the products can be no faster than plain reads; how near
+//! they come is what `cargo xtask bench` prints. Rows are named `memory/read/THREADS`, `token/decode/THREADS` and
+//! `token/prefill_64/THREADS`.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use inkling_kernels::{FINGERPRINT, MatrixQ8, MatrixQ8Builder, Pool, SingleThread, Team, fingerprint};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// A block's matrices (outputs, inputs); there are twelve blocks.
+const BLOCK: [(usize, usize); 4] = [(2304, 768), (768, 768), (3072, 768), (768, 3072)];
+const BLOCKS: usize = 12;
+/// The head, with its rows rounded up to whole panels.
+const HEAD: (usize, usize) = (50_272, 768);
+
+/// Threads as a host lends them.
+struct Threads {
+    team: Arc<Team>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn new(threads: usize) -> Self {
+        let team = Arc::new(Team::new(threads));
+        let help = |_| {
+            let team = Arc::clone(&team);
+            thread::spawn(move || team.help())
+        };
+        let helpers = (1..threads).map(help).collect();
+        Self { team, helpers }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.team.disband();
+        for helper in self.helpers.drain(..) {
+            helper.join().expect("a helper catches what tasks panic with");
+        }
+    }
+}
+
+/// 1 and the number of cores, if that is more.
+fn thread_counts() -> Vec<usize> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 { vec![1, cores] } else { vec![1] }
+}
+
+/// Times `run` on a pool of each size.
+fn each(c: &mut Criterion, group: &str, name: &str, throughput: Throughput, run: impl Fn(&dyn Pool)) {
+    let mut group = c.benchmark_group(group);
+    group.sample_size(20).throughput(throughput);
+    for threads in thread_counts() {
+        let pool = Threads::new(threads);
+        let pool: &dyn Pool = if threads == 1 { &SingleThread } else { &*pool.team };
+        group.bench_function(BenchmarkId::new(name, threads), |b| b.iter(|| run(pool)));
+    }
+}
+
+/// Plain reads of 256 MB that lie where weights lie, whatever memory that is.
+fn memory(c: &mut Criterion) {
+    /// Parts that threads take.
+    const PARTS: usize = 64;
+    let mut builder = MatrixQ8Builder::new(1 << 18, 1024);
+    // A page that nobody has written to is not there yet.
+    builder.as_bytes_mut().into_iter().for_each(|bytes| bytes.fill(1));
+    let matrix = builder.finish();
+    let [bytes, _] = matrix.as_bytes();
+    let sum = AtomicU64::new(0);
+    each(c, "memory", "read", Throughput::Bytes(bytes.len() as u64), |pool| {
+        pool.run(PARTS, &|part| {
+            let len = bytes.len() / PARTS;
+            // Sixteen sums, so that the additions do not wait for each other.
+            let mut sums = [0_u64; 16];
+            for bytes in black_box(&bytes[part * len..][..len]).as_chunks::<128>().0 {
+                for (sum, bytes) in sums.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                    *sum ^= u64::from_le_bytes(*bytes);
+                }
+            }
+            sum.fetch_xor(sums.iter().fold(0, |all, sum| all ^ sum), Ordering::Relaxed);
+        });
+    });
+    black_box(sum);
+}
+
+fn token(c: &mut Criterion) {
+    assert_eq!(fingerprint(), FINGERPRINT, "the kernels compute other bits than they should");
+    let matrix = |(rows, cols): (usize, usize), seed| {
+        let weights = numbers(seed, rows * cols);
+        MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite")
+    };
+    let mut matrices: Vec<MatrixQ8> =
+        (0..BLOCKS).flat_map(|block| BLOCK.map(|shape| matrix(shape, block as u64))).collect();
+    matrices.push(matrix(HEAD, 99));
+    let bytes: usize = matrices.iter().map(MatrixQ8::size_bytes).sum();
+    let weights: usize = matrices.iter().map(|matrix| matrix.rows() * matrix.cols()).sum();
+    for (name, m, throughput) in [
+        ("decode", 1, Throughput::Bytes(bytes as u64)),
+        ("prefill_64", 64, Throughput::Elements(64 * weights as u64)),
+    ] {
+        let x = numbers(7, m * 3072);
+        let out = std::sync::Mutex::new(vec![0.0; m * HEAD.0]);
+        each(c, "token", name, throughput, |pool| {
+            let mut out = out.lock().expect("no run panics");
+            for matrix in &matrices {
+                matrix.matmul(black_box(&x[..m * matrix.cols()]), None, &mut out[..m * matrix.rows()], pool);
+            }
+        });
+    }
+}
+
+/// `n` numbers in -0.5..0.5, the same for a seed.
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 16_777_216.0 - 0.5
+        })
+        .collect()
+}
+
+criterion_group!(benches, memory, token);
+criterion_main!(benches);
