@@ -99,6 +99,9 @@ fn trunk_command() -> Result<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path)))?;
     trunk.current_dir(workspace_root()).env("PATH", path);
+    // The page itself runs without SIMD, so that a browser that has none can say so, and ask a server. Comes after what
+    // `.cargo/config.toml` says; the engine is built with flags of its own. A bare `trunk` leaves this out.
+    trunk.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=-simd128");
     // Trunk takes a `NO_COLOR` of another value than true or false for a mistake.
     trunk.env_remove("NO_COLOR");
     Ok(trunk)

@@ -9,7 +9,8 @@ use inkling_e2e::{
 
 use crate::{Card, assert_same, cards, notice, outcome, rows_of, run, set_seed, until_ready};
 
-async fn choose(page: &Page<'_>, url: &str) -> Result<()> {
+/// Has a server do the work from now on.
+pub(crate) async fn choose(page: &Page<'_>, url: &str) -> Result<()> {
     if !page.has("textbox", "Server").await? {
         page.click("button", "Models").await?;
     }
