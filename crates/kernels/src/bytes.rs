@@ -2,17 +2,11 @@
 //!
 //! Their order is that of a little-endian machine, which every target of ours is.
 
-use super::matrix::{MatrixQ8, MatrixQ8Builder, PANEL, Tile};
+use super::matrix::{MatrixQ8, MatrixQ8Builder};
+use super::storage::Plain;
 
 const _: () =
     assert!(cfg!(target_endian = "little"), "packed models are written and read in little-endian order");
-
-/// Types that are nothing but numbers: any bytes are a value, and there is no padding.
-trait Plain {}
-
-impl Plain for f32 {}
-impl Plain for Tile {}
-impl Plain for [u16; PANEL] {}
 
 fn view<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: the memory of the slice, which is initialised and has no padding (`Plain`).

@@ -30,6 +30,7 @@ mod quantised;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+mod storage;
 #[cfg(not(target_arch = "wasm32"))]
 mod team;
 

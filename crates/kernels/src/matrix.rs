@@ -9,6 +9,7 @@
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
 use super::quantised::Quantised;
+use super::storage::{Plain, Storage};
 use super::{Around, matmul, pack_columns, pack_row};
 
 /// Rows of a panel.
@@ -24,6 +25,9 @@ const TASK: usize = 64 * 1024;
 #[repr(C, align(64))]
 pub(crate) struct Tile(pub(crate) [[i32; PANEL]; BLOCK / 4]);
 
+// SAFETY: nothing but numbers, as many bytes as the alignment asks for.
+unsafe impl Plain for Tile {}
+
 impl Tile {
     /// The weight of row `row` of the panel in column `k` of the block.
     pub(crate) fn weight(&self, row: usize, k: usize) -> i8 {
@@ -37,8 +41,8 @@ impl Tile {
 pub struct MatrixQ8 {
     rows: usize,
     cols: usize,
-    weights: Vec<Tile>,
-    scales: Vec<[u16; PANEL]>,
+    weights: Storage<Tile>,
+    scales: Storage<[u16; PANEL]>,
 }
 
 /// A [`MatrixQ8`] that is being filled while its checkpoint streams in. Rows that nobody sets are zeros.
@@ -68,8 +72,8 @@ impl MatrixQ8Builder {
             "kernels: 8-bit matrix with {cols} columns; a multiple of {BLOCK} expected"
         );
         let tiles = rows.div_ceil(PANEL) * (cols / BLOCK);
-        let weights = vec![Tile([[0; PANEL]; BLOCK / 4]); tiles];
-        Self { matrix: MatrixQ8 { rows, cols, weights, scales: vec![[0; PANEL]; tiles] } }
+        let (weights, scales) = (Storage::zeroed(tiles), Storage::zeroed(tiles));
+        Self { matrix: MatrixQ8 { rows, cols, weights, scales } }
     }
 
     /// Quantises one row of `cols` weights as GGUF's reference does: `d = amax / 127`, `q = round(w * (1 / d))` with ties
@@ -192,25 +196,21 @@ impl MatrixQ8 {
     /// If there is none, if they differ in `cols`, or if 16 does not divide the rows of all but the last.
     #[must_use]
     pub fn stack(matrices: Vec<Self>) -> Self {
-        let mut matrices = matrices.into_iter();
-        let mut stacked = matrices.next().expect("a stack has a matrix");
-        for matrix in matrices {
+        let cols = matrices.first().expect("a stack has a matrix").cols;
+        let mut rows = 0;
+        for matrix in &matrices {
             assert!(
-                matrix.cols == stacked.cols && stacked.rows.is_multiple_of(PANEL),
-                "kernels: a matrix {} x {} below one of {} x {}",
+                matrix.cols == cols && rows % PANEL == 0,
+                "kernels: a matrix {} x {} below one of {rows} x {cols}",
                 matrix.rows,
-                matrix.cols,
-                stacked.rows,
-                stacked.cols
+                matrix.cols
             );
-            // A panel's tiles lie together, so whole panels follow each other.
-            stacked.rows += matrix.rows;
-            stacked.weights.reserve_exact(matrix.weights.len());
-            stacked.weights.extend(matrix.weights);
-            stacked.scales.reserve_exact(matrix.scales.len());
-            stacked.scales.extend(matrix.scales);
+            rows += matrix.rows;
         }
-        stacked
+        // A panel's tiles lie together, so whole panels follow each other.
+        let (weights, scales): (Vec<_>, Vec<_>) =
+            matrices.into_iter().map(|matrix| (matrix.weights, matrix.scales)).unzip();
+        Self { rows, cols, weights: Storage::concat(&weights), scales: Storage::concat(&scales) }
     }
 
     /// Outputs of a product.
@@ -228,7 +228,7 @@ impl MatrixQ8 {
     /// Bytes of weights and scales in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        size_of_val(self.weights.as_slice()) + size_of_val(self.scales.as_slice())
+        size_of_val(&*self.weights) + size_of_val(&*self.scales)
     }
 
     /// `out[m][n] = sum over k of x[m][k] * w[n][k]`, plus `bias[n]`.
