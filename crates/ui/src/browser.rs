@@ -148,7 +148,7 @@ pub(crate) async fn own_copy() -> Option<OwnCopy> {
         path: String,
         size_bytes: f64,
     }
-    let caches = window().caches().ok()?;
+    let caches = caches()?;
     for name in own_caches(&caches).await {
         let cache: web_sys::Cache = JsFuture::from(caches.open(&name)).await.ok()?.unchecked_into();
         let Ok(list) = JsFuture::from(cache.match_with_str("precache.json")).await else { continue };
@@ -169,11 +169,10 @@ pub(crate) async fn own_copy() -> Option<OwnCopy> {
 
 /// Forgets what the service worker keeps, and the service worker; the next visit with a network brings both again.
 pub(crate) async fn forget_own_copy() {
-    if let Ok(caches) = window().caches() {
-        for name in own_caches(&caches).await {
-            // One that is gone already is as good.
-            let _ = JsFuture::from(caches.delete(&name)).await;
-        }
+    let Some(caches) = caches() else { return };
+    for name in own_caches(&caches).await {
+        // One that is gone already is as good.
+        let _ = JsFuture::from(caches.delete(&name)).await;
     }
     let registration = JsFuture::from(window().navigator().service_worker().get_registration()).await;
     if let Ok(Ok(registration)) =
@@ -182,6 +181,12 @@ pub(crate) async fn forget_own_copy() {
     {
         let _ = JsFuture::from(gone).await;
     }
+}
+
+/// The caches of this origin. Pages from plain http have none, and no service worker either.
+fn caches() -> Option<web_sys::CacheStorage> {
+    let caches = js_sys::Reflect::get(&window(), &"caches".into()).ok()?;
+    caches.is_object().then(|| caches.unchecked_into())
 }
 
 async fn own_caches(caches: &web_sys::CacheStorage) -> Vec<String> {

@@ -3,7 +3,10 @@
 use leptos::prelude::*;
 
 use super::{card::Card, score::Scores};
-use crate::{run::rank, state::App};
+use crate::{
+    run::rank,
+    state::{App, Place},
+};
 
 #[component]
 pub(crate) fn Texts(app: App) -> impl IntoView {
@@ -36,7 +39,11 @@ pub(crate) fn Texts(app: App) -> impl IntoView {
             <h2 class="unseen" id="texts-heading" tabindex="-1">"Texts"</h2>
             <Show when=is_empty>
                 <p class="empty">
-                    "Two writers continue your sentence, a critic says how it finds what they wrote. All of it is computed by your own machine; nothing you type leaves it."
+                    "Two writers continue your sentence, a critic says how it finds what they wrote. "
+                    {move || match app.place.get() {
+                        Place::Here => "All of it is computed by your own machine; nothing you type leaves it.".to_owned(),
+                        Place::Server(url) => format!("{url} computes it; what you type goes there, and only there."),
+                    }}
                 </p>
             </Show>
             <Show when=move || !sentence.with(Vec::is_empty)>

@@ -160,10 +160,15 @@ impl App {
     /// The visitor did not. Models of an earlier visit are forgotten then, so as not to be asked for again.
     pub(crate) fn decline_asked(self) {
         if self.asked.get_untracked().is_some_and(|asked| asked.run.is_none()) {
-            let choice = models::without_demo(&self.choice.get_untracked());
-            self.keep(|kept| kept.models = choice);
+            self.keep_models_in_use();
         }
         self.asked.set(None);
+    }
+
+    /// Keeps what is in use as the visitor's choice; what it stands in for is forgotten.
+    pub(super) fn keep_models_in_use(self) {
+        let choice = models::without_demo(&self.choice.get_untracked());
+        self.keep(|kept| kept.models = choice);
     }
 
     /// Takes up what the visitor chose at an earlier visit.
@@ -241,14 +246,15 @@ impl App {
                 "At your last visit you used {}. This browser did not keep it, and a page cannot open your files by itself: choose them again. Until then a demo model does its part.",
                 local.join(" and ")
             );
-            return self.problem_with(text, vec![Act::ChooseFiles]);
+            return self.problem_with(text, vec![Act::ChooseFiles, Act::StayWithDemo]);
         }
         if let Some((node, source, error)) = gone.first() {
             let error = crate::format::sentence(error);
-            self.problem(format!(
+            let text = format!(
                 "{} is not kept in this browser any more. {error} Until then a demo model does the part of {node}.",
                 source.describe()
-            ));
+            );
+            self.problem_with(text, vec![Act::StayWithDemo]);
         }
     }
 }

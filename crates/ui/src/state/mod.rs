@@ -56,6 +56,13 @@ pub(crate) enum EngineState {
     Failed(String),
 }
 
+impl EngineState {
+    /// Whether no model can run here, which the page says in another place.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, EngineState::Ready(capabilities) if !capabilities.simd)
+    }
+}
+
 /// A panel that opens in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Panel {
@@ -80,6 +87,8 @@ pub(crate) struct Notice {
 pub(crate) enum Act {
     /// Choose the files of a local model.
     ChooseFiles,
+    /// Forget models that are gone, and let the demo models do their part.
+    StayWithDemo,
     /// Ask the server at this address again.
     AskServer(String),
     /// Run in this page, not on a server.
@@ -93,6 +102,7 @@ impl Act {
     pub(crate) fn label(&self) -> String {
         match self {
             Act::ChooseFiles => "Choose the folder".into(),
+            Act::StayWithDemo => "Stay with the demo models".into(),
             Act::AskServer(_) => "Ask it again".into(),
             Act::RunHere => "Run in this page".into(),
             Act::RaiseLength(tokens) => format!("Raise the length to {tokens} and run"),
@@ -260,6 +270,7 @@ impl App {
                 // Drawn first; a browser opens its picker as long as the click is fresh.
                 browser::next_frame(|| browser::press("own-folder"));
             }
+            Act::StayWithDemo => self.keep_models_in_use(),
             Act::AskServer(url) => spawn_local(async move { self.ask_server(url).await }),
             Act::RunHere => self.choose_here(),
             Act::RaiseLength(tokens) => {

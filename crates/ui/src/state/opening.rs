@@ -35,6 +35,7 @@ impl App {
             self.restored().await;
             if self.place.get_untracked() == Place::Here
                 && let Err(error) = self.open_graph().await
+                && !self.engine.with_untracked(EngineState::is_limit)
             {
                 self.problem(error);
             }
