@@ -59,8 +59,7 @@ impl Browser {
         }
         wanted.add_arg(&format!("--user-data-dir={}", profile.path().display()))?;
         wanted.add_arg("--window-size=1200,900")?;
-        // Every request of the page, as events of Chromium's own protocol.
-        wanted.set("goog:loggingPrefs", json!({"performance": "ALL", "browser": "ALL"}))?;
+        wanted.set("goog:loggingPrefs", json!({"browser": "ALL"}))?;
         // Nothing here speaks TLS, but a client of `reqwest`, as the workspace builds it, asks for its arithmetic.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wanted).await?;
@@ -116,19 +115,40 @@ impl Browser {
     /// If Chromium does not answer.
     pub async fn end_workers(&self) -> Result<usize> {
         let workers = self.workers().await?;
-        for worker in &workers {
-            let attached =
-                self.cdp("Target.attachToTarget", json!({"targetId": worker, "flatten": false})).await?;
-            let close = json!({"id": 1, "method": "Runtime.evaluate", "params": {"expression": "close()"}});
-            let message = json!({"sessionId": attached["sessionId"], "message": close.to_string()});
-            self.cdp("Target.sendMessageToTarget", message).await?;
-        }
+        self.tell_workers("Runtime.evaluate", json!({"expression": "close()"})).await?;
         let left = || async {
             let now = self.workers().await?;
             Ok(!workers.iter().any(|worker| now.contains(worker)))
         };
         wait_for(PATIENCE, "the workers to be gone", left).await?;
         Ok(workers.len())
+    }
+
+    /// Frees what nobody holds any more, in the page and in its workers: these collect by themselves only when much has
+    /// come together.
+    ///
+    /// # Errors
+    /// If Chromium does not answer.
+    pub async fn collect_garbage(&self) -> Result<()> {
+        for _ in 0..3 {
+            self.cdp("HeapProfiler.collectGarbage", json!({})).await?;
+            self.tell_workers("HeapProfiler.collectGarbage", json!({})).await?;
+        }
+        // The workers' answers cannot be waited for.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// Sends a command of Chromium's own protocol to every dedicated worker, without its answer.
+    async fn tell_workers(&self, method: &str, parameters: Value) -> Result<()> {
+        for worker in self.workers().await? {
+            let attached =
+                self.cdp("Target.attachToTarget", json!({"targetId": worker, "flatten": false})).await?;
+            let message = json!({"id": 1, "method": method, "params": parameters}).to_string();
+            let sending = json!({"sessionId": attached["sessionId"], "message": message});
+            self.cdp("Target.sendMessageToTarget", sending).await?;
+        }
+        Ok(())
     }
 
     /// The dedicated workers that there are, by Chromium's own names for them.
@@ -161,18 +181,6 @@ impl Browser {
             self.cdp("Input.dispatchDragEvent", event).await?;
         }
         Ok(())
-    }
-
-    /// Chromium's events since the last call, parsed: `{method, params}`.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub async fn events(&self) -> Result<Vec<Value>> {
-        let entries = self.driver.get_log("performance").await?;
-        let entries = serde_json::to_value(&entries)?;
-        let messages = entries.as_array().into_iter().flatten().filter_map(|entry| entry["message"].as_str());
-        let parsed = messages.filter_map(|text| serde_json::from_str::<Value>(text).ok());
-        Ok(parsed.map(|mut entry| entry["message"].take()).collect())
     }
 
     /// What the page's console said since the last call: errors, warnings and more.
