@@ -1,7 +1,7 @@
 //! What is kept in the browser, and what happens when it goes.
 
 use anyhow::Result;
-use inkling_e2e::{Home, hub::Hub, page::Page, spec};
+use inkling_e2e::{Home, hub::Hub, spec};
 use serde_json::json;
 
 use crate::{downloads, models, run, until_ready};
@@ -43,26 +43,6 @@ fn a_full_disk_is_told_and_the_model_runs() {
         page.says("will be downloaded again next time").await?;
         let cards = run(&page, "I have an idea!").await?;
         assert_eq!(cards[0].state, "done", "{cards:?}");
-        Ok(())
-    });
-}
-
-#[test]
-#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
-fn two_tabs_run_side_by_side() {
-    spec(async |home| {
-        let page = home.visit().await?;
-        until_ready(&page).await?;
-        let first = home.browser.driver.window().await?;
-        let second = home.browser.driver.new_tab().await?;
-        home.browser.driver.switch_to_window(second).await?;
-        let other = Page::open(&home.browser, &home.server.url("/")).await?;
-        until_ready(&other).await?;
-        let cards = run(&other, "I have an idea!").await?;
-        assert!(cards.iter().all(|card| card.state == "done"), "{cards:?}");
-        home.browser.driver.switch_to_window(first).await?;
-        let cards = run(&page, "I have an idea!").await?;
-        assert!(cards.iter().all(|card| card.state == "done"), "{cards:?}");
         Ok(())
     });
 }
