@@ -35,21 +35,22 @@ impl fmt::Display for Counts {
 }
 
 /// The runners' own summary lines in `output` that count at least one test, with their sum.
+///
+/// nextest runs each test in a harness of its own and shows what a failing one printed, that harness's result among it:
+/// where nextest has summed up, nobody else is counted.
 pub(crate) fn read(output: &str) -> (Counts, Vec<String>) {
-    let mut sum = Counts::default();
-    let mut lines = Vec::new();
-    for line in output.lines() {
-        let line = without_colours(line);
-        let line = line.trim();
-        if let Some(counts) =
-            nextest_summary(line).or_else(|| harness_result(line)).or_else(|| node_line(line))
-            && counts != Counts::default()
-        {
-            sum += counts;
-            lines.push(line.to_owned());
-        }
+    let lines: Vec<String> = output.lines().map(|line| without_colours(line).trim().to_owned()).collect();
+    let counted = |count: fn(&str) -> Option<Counts>| -> Vec<(Counts, String)> {
+        let pairs = lines.iter().filter_map(|line| Some((count(line)?, line.clone())));
+        pairs.filter(|(counts, _)| *counts != Counts::default()).collect()
+    };
+    let mut found = counted(nextest_summary);
+    if found.is_empty() {
+        found = counted(|line| harness_result(line).or_else(|| node_line(line)));
     }
-    (sum, lines)
+    let mut sum = Counts::default();
+    found.iter().for_each(|(counts, _)| sum += *counts);
+    (sum, found.into_iter().map(|(_, line)| line).collect())
 }
 
 /// `Summary [   0.5s] 12 tests run: 11 passed (1 slow, 2 leaky), 1 timed out, 3 skipped`
@@ -168,6 +169,24 @@ mod tests {
     #[test]
     fn nextest_stopped_early() {
         check("Summary [ 1.0s] 5/12 tests run: 4 passed, 1 failed, 0 skipped", 4, 1, 0);
+    }
+
+    #[test]
+    fn nextest_shows_the_harness_of_a_failed_test_which_is_not_counted_again() {
+        let output = "
+        FAIL [   0.004s] (2/3) xtask counts::tests::x
+  stdout ───
+
+    running 1 test
+    test counts::tests::x ... FAILED
+
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 50 filtered out; finished in 0.00s
+
+     Summary [   0.008s] 3 tests run: 2 passed, 1 failed, 4 skipped
+        FAIL [   0.004s] (2/3) xtask counts::tests::x
+error: test run failed";
+        check(output, 2, 1, 4);
+        assert_eq!(read(output).1.len(), 1);
     }
 
     #[test]
