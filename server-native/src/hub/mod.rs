@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use inkling_engine::checkpoint::files::{self, ModelFiles, WeightFiles};
+use inkling_engine::checkpoint::hub::{is_at_top, is_id};
 use inkling_engine::error::Error;
 
 pub use error::{HubError, Tries};
@@ -264,8 +265,7 @@ impl Fetch<'_> {
 
     /// The hub's own safetensors variant of a model that has none on `main`.
     async fn conversion(&self) -> Option<Listing> {
-        let number = self.web.conversion().await.ok()??;
-        let revision = format!("refs/pr/{number}");
+        let revision = self.web.conversion().await.ok()??;
         let tries = self.web.settings.tries;
         let found = self
             .web
@@ -284,7 +284,7 @@ impl Fetch<'_> {
 /// Asks for the commit of `revision` and the files that lie at its top. Folders hold other forms of the same model.
 async fn listing(web: &Web<'_>, revision: &str) -> Result<Listing, Failure> {
     let (commit, mut names) = web.listing(revision).await?;
-    names.retain(|name| !name.contains(['/', '\\', ':']));
+    names.retain(|name| is_at_top(name));
     Ok(Listing { revision: revision.into(), commit, names })
 }
 
@@ -365,33 +365,9 @@ fn write_ref(folder: &Path, revision: &str, commit: &str) -> Result<(), HubError
     write().map_err(|source| HubError::Cache { path: path.clone(), source })
 }
 
-/// Whether a text has the form of a hub id. What passes is also safe as the name of a folder.
-fn is_id(text: &str) -> bool {
-    let is_name = |name: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        !name.is_empty() && name.bytes().all(plain) && !name.starts_with('.') && !name.contains("--")
-    };
-    match text.split_once('/') {
-        Some((owner, name)) => is_name(owner) && is_name(name),
-        None => is_name(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_names_and_never_paths() {
-        for id in ["gpt2", "openai-community/gpt2", "textattack/bert-base-uncased-SST-2", "a/b.c_d"] {
-            assert!(is_id(id), "{id}");
-        }
-        for bad in
-            ["", "/", "a/", "/a", "a/b/c", "..", "a/..", "./a", "a b", "a\\b", "a--b/c", "a/b?c", "ü/a"]
-        {
-            assert!(!is_id(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn weights_come_last() {

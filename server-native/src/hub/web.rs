@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use inkling_engine::checkpoint::hub::{CONVERSIONS, Discussions};
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -178,34 +179,13 @@ impl<'a> Web<'a> {
         Ok((commit, info.siblings.into_iter().map(|sibling| sibling.rfilename).collect()))
     }
 
-    /// The pull request in which the hub's bot offers `model.safetensors`, as `transformers` finds it.
-    pub(super) async fn conversion(&self) -> Result<Option<u64>, Failure> {
-        #[derive(Deserialize)]
-        struct Page {
-            discussions: Vec<Discussion>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Discussion {
-            num: u64,
-            title: String,
-            is_pull_request: bool,
-            author: Author,
-        }
-        #[derive(Deserialize)]
-        struct Author {
-            name: String,
-        }
+    /// The revision in which the hub's bot offers `model.safetensors`.
+    pub(super) async fn conversion(&self) -> Result<Option<String>, Failure> {
         let mut url = self.url(&["api", "models"], &[self.repo, "discussions"]);
-        url.set_query(Some("author=SFconvertbot&type=pull_request"));
-        let page: Page =
+        url.set_query(Some(CONVERSIONS));
+        let found: Discussions =
             self.send(self.request(&self.client, Method::GET, url), self.repo).await?.json().await?;
-        let by_bot = |found: &Discussion| {
-            found.is_pull_request
-                && found.author.name == "SFconvertbot"
-                && found.title == "Adding `safetensors` variant of this model"
-        };
-        Ok(page.discussions.into_iter().find(by_bot).map(|found| found.num))
+        Ok(found.conversion())
     }
 
     /// What the hub says of the file `name`: the first answer on the way to it that names its content. Renamed models

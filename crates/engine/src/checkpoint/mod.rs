@@ -8,6 +8,7 @@
 pub mod config;
 pub mod files;
 mod gguf;
+pub mod hub;
 mod loader;
 pub mod packed;
 mod reader;

@@ -1,6 +1,9 @@
 //! The Hugging Face hub, or a mirror of it: which files a repository has, how large they are, and their hashes.
 
-use inkling_engine::checkpoint::files;
+use inkling_engine::checkpoint::{
+    files,
+    hub::{CONVERSIONS, Discussions, is_at_top, is_id},
+};
 use serde::Deserialize;
 use web_sys::AbortSignal;
 
@@ -63,10 +66,11 @@ impl Repository {
     /// An older repository may have no safetensors on `main`; the hub's own conversion then waits as a pull request.
     pub(crate) async fn list(&self, signal: &AbortSignal) -> Result<Source> {
         let listing = self.listing(&self.revision, signal).await?;
-        let names: Vec<String> = listing.siblings.iter().map(|file| file.rfilename.clone()).collect();
+        let mut names: Vec<String> = listing.siblings.iter().map(|file| file.rfilename.clone()).collect();
+        names.retain(|name| is_at_top(name));
         let has_torch = names.iter().any(|name| name == "pytorch_model.bin");
         if has_torch
-            && files::model_files(&top(&names)).is_err()
+            && files::model_files(&names).is_err()
             && let Some(converted) = self.conversion(signal).await
         {
             return Ok(self.source(converted));
@@ -95,36 +99,14 @@ impl Repository {
     }
 
     async fn conversion(&self, signal: &AbortSignal) -> Option<Listing> {
-        #[derive(Deserialize)]
-        struct Page {
-            discussions: Vec<Discussion>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Discussion {
-            num: u64,
-            title: String,
-            is_pull_request: bool,
-            author: Author,
-        }
-        #[derive(Deserialize)]
-        struct Author {
-            name: String,
-        }
-        let query = "author=SFconvertbot&type=pull_request";
-        let url = format!("{}/api/models/{}/discussions?{query}", self.endpoint, self.id);
-        let page: Page = fetch::json(&url, signal).await.ok()?;
-        let found = page.discussions.into_iter().find(|found| {
-            found.is_pull_request
-                && found.author.name == "SFconvertbot"
-                && found.title == "Adding `safetensors` variant of this model"
-        })?;
-        self.listing(&format!("refs/pr/{}", found.num), signal).await.ok()
+        let url = format!("{}/api/models/{}/discussions?{CONVERSIONS}", self.endpoint, self.id);
+        let found: Discussions = fetch::json(&url, signal).await.ok()?;
+        self.listing(&found.conversion()?, signal).await.ok()
     }
 
     fn source(&self, listing: Listing) -> Source {
         let Listing { sha, siblings } = listing;
-        let files = siblings.into_iter().filter(|file| !file.rfilename.contains(['/', '\\', ':']));
+        let files = siblings.into_iter().filter(|file| is_at_top(&file.rfilename));
         let files = files.map(|file| SourceFile {
             content: Place::Url(format!("{}/{}/resolve/{sha}/{}", self.endpoint, self.id, file.rfilename)),
             name: file.rfilename,
@@ -132,21 +114,6 @@ impl Repository {
             sha256: file.lfs.map(|lfs| lfs.sha256),
         });
         Source { name: self.id.clone(), files: files.collect() }
-    }
-}
-
-fn top(names: &[String]) -> Vec<String> {
-    names.iter().filter(|name| !name.contains('/')).cloned().collect()
-}
-
-fn is_id(text: &str) -> bool {
-    let is_name = |name: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        !name.is_empty() && name.bytes().all(plain) && !name.starts_with('.')
-    };
-    match text.split_once('/') {
-        Some((owner, name)) => is_name(owner) && is_name(name),
-        None => is_name(text),
     }
 }
 
