@@ -6,15 +6,17 @@
 //!
 //! [`TextStream`] turns a continuation into text while it grows: half characters wait until they are whole.
 
+mod spec;
+
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokenizers::{DecoderWrapper, Model};
 
+use self::spec::{Spec, Tokens, Vocab};
 use crate::error::{Error, Result};
 
-/// Ids are below this, so that sizes made from them fit everywhere, WebAssembly included.
-const MAX_ID: u64 = 1 << 31;
 const END_OF_TEXT: &str = "<|endoftext|>";
 const BERT_SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
@@ -63,7 +65,7 @@ impl Tokenizer {
     pub fn from_files(files: &Files<'_>) -> Result<Option<Self>> {
         let config = match files.tokenizer_config_json {
             Some(bytes) => parse("tokenizer_config.json", bytes)?,
-            None => Map::new(),
+            None => Map::<String, Value>::new(),
         };
         let mut tokenizer = match (files.tokenizer_json, files.vocab_json, files.merges_txt, files.vocab_txt)
         {
@@ -106,7 +108,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] with the reason if a file is broken, or if they do not belong together.
     pub fn from_bpe(vocab_json: &[u8], merges_txt: &[u8]) -> Result<Self> {
-        let vocab = parse("vocab.json", vocab_json)?;
+        let mut json = serde_json::Deserializer::from_slice(vocab_json);
+        let vocab = spec::vocab(&mut json).and_then(|vocab| json.end().map(|()| vocab));
+        let vocab = match vocab.map_err(|e| broken(format!("vocab.json: {e}")))? {
+            Vocab::Tokens(tokens) => tokens,
+            Vocab::List(_) => {
+                return Err(broken("vocab.json: expected an object of tokens and ids, got a list"));
+            }
+        };
         let mut merges = Vec::new();
         for (number, line) in lines("merges.txt", merges_txt)?.enumerate() {
             if line.is_empty() || (number == 0 && line.starts_with("#version")) {
@@ -117,17 +126,18 @@ impl Tokenizer {
             let (a, b) = pair.ok_or_else(|| {
                 broken(format!("merges.txt: line {}: expected two tokens, got {line:?}", number + 1))
             })?;
-            merges.push(json!([a, b]));
+            merges.push((a.to_owned(), b.to_owned()));
         }
         let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true});
-        let spec = json!({
+        let rest = json!({
             "version": "1.0",
             "added_tokens": special_tokens(&vocab, &[END_OF_TEXT]),
             "pre_tokenizer": byte_level,
             "decoder": byte_level,
-            "model": {"type": "BPE", "vocab": vocab, "merges": merges},
         });
-        assemble("vocab.json and merges.txt", object(spec))
+        let model = json!({"type": "BPE"});
+        let model = spec::Model { vocab: Vocab::Tokens(vocab), merges: Some(merges), rest: object(model) };
+        assemble("vocab.json and merges.txt", Spec { model, rest: object(rest) })
     }
 
     /// BERT's WordPiece from the bytes of `vocab.txt`, a token a line.
@@ -138,10 +148,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] with the reason if it is not UTF-8, or lacks `[UNK]`, `[CLS]` or `[SEP]`.
     pub fn from_wordpiece(vocab_txt: &[u8], lower_case: bool) -> Result<Self> {
-        let mut vocab = Map::new();
-        for (id, token) in lines("vocab.txt", vocab_txt)?.enumerate() {
-            vocab.insert(token.to_owned(), json!(id));
-        }
+        // Of a token that comes twice the last place counts.
+        let tokens = lines("vocab.txt", vocab_txt)?.zip(0..).map(|(token, id)| (token.to_owned(), id));
+        let vocab: Tokens = tokens.collect();
         for token in ["[UNK]", "[CLS]", "[SEP]"] {
             if !vocab.contains_key(token) {
                 return Err(broken(format!("vocab.txt: `{token}` is missing")));
@@ -151,7 +160,7 @@ impl Tokenizer {
         let piece = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
         let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
         let single = [piece("[CLS]"), sequence("A", 0), piece("[SEP]")];
-        let spec = json!({
+        let rest = json!({
             "version": "1.0",
             "added_tokens": special_tokens(&vocab, &BERT_SPECIAL),
             "normalizer": {
@@ -167,12 +176,13 @@ impl Tokenizer {
                 "special_tokens": {"[CLS]": template("[CLS]"), "[SEP]": template("[SEP]")},
             },
             "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-            "model": {
-                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100, "vocab": vocab,
-            },
         });
-        assemble("vocab.txt", object(spec))
+        let model = json!({
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        });
+        let model = spec::Model { vocab: Vocab::Tokens(vocab), merges: None, rest: object(model) };
+        assemble("vocab.txt", Spec { model, rest: object(rest) })
     }
 
     /// The ids of `text`; with `special`, those that the model wants around it too (`[CLS]`, `[SEP]`).
@@ -393,7 +403,7 @@ fn broken(reason: impl ToString) -> Error {
     Error::Tokenizer(reason.to_string())
 }
 
-fn parse(file: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
+fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| broken(format!("{file}: {e}")))
 }
 
@@ -412,9 +422,9 @@ fn lines<'a>(file: &str, bytes: &'a [u8]) -> Result<impl Iterator<Item = &'a str
 }
 
 /// The entries of `added_tokens` for those of `tokens` that the vocabulary has.
-fn special_tokens(vocab: &Map<String, Value>, tokens: &[&str]) -> Vec<Value> {
+fn special_tokens(vocab: &Tokens, tokens: &[&str]) -> Vec<Value> {
     let present = tokens.iter().filter_map(|token| Some((token, vocab.get(*token)?)));
-    let entry = |(token, id): (&&str, &Value)| {
+    let entry = |(token, id): (&&str, &u32)| {
         json!({
             "id": id, "content": token, "special": true,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -423,87 +433,25 @@ fn special_tokens(vocab: &Map<String, Value>, tokens: &[&str]) -> Vec<Value> {
     present.map(entry).collect()
 }
 
-/// Makes the tokenizer that `spec`, the contents of a `tokenizer.json`, describes; `file` is named in errors.
-fn assemble(file: &str, mut spec: Map<String, Value>) -> Result<Tokenizer> {
+/// Makes the tokenizer that `spec` describes; `file` is named in errors.
+fn assemble(file: &str, spec: Spec) -> Result<Tokenizer> {
     let fail = |reason: String| broken(format!("{file}: {reason}"));
-    spec.remove("truncation");
-    spec.remove("padding");
-    let model = spec.get_mut("model").and_then(Value::as_object_mut);
-    let model = model.ok_or_else(|| fail("expected an object `model`".into()))?;
-    model.remove("dropout");
-    check_vocab(model).map_err(fail)?;
-    check_merges(model).map_err(fail)?;
-    check_templates(spec.get("post_processor").unwrap_or(&Value::Null)).map_err(fail)?;
-    let added = added_tokens(&spec).map_err(fail)?;
-
-    let inner: tokenizers::Tokenizer =
-        serde_json::from_value(Value::Object(spec)).map_err(|e| fail(e.to_string()))?;
+    check_templates(spec.rest.get("post_processor").unwrap_or(&Value::Null)).map_err(fail)?;
+    let added = added_tokens(&spec.rest).map_err(fail)?;
+    let (inner, largest) = spec.build().map_err(fail)?;
     for (token, id) in added {
         let got = inner.token_to_id(&token);
         if got.is_some_and(|got| u64::from(got) != id) {
             return Err(fail(format!("added token `{token}` says id {id}, the vocabulary makes it {got:?}")));
         }
     }
-    let largest = inner.get_vocab(true).into_values().max();
-    let vocab_size = largest.ok_or_else(|| fail("the vocabulary is empty".into()))? as usize + 1;
     let detokenization = match inner.get_decoder() {
         Some(DecoderWrapper::ByteLevel(_)) => Detokenization::ByteLevel,
         Some(DecoderWrapper::WordPiece(decoder)) if decoder.cleanup => Detokenization::CleanedUp,
         _ => Detokenization::Other,
     };
     let eos_id = inner.token_to_id(END_OF_TEXT);
-    Ok(Tokenizer { inner: Arc::new(inner), vocab_size, eos_id, detokenization })
-}
-
-/// Ids in range, and no id twice. Unigram's vocabulary is a list, whose ids are its places.
-fn check_vocab(model: &Map<String, Value>) -> Result<(), String> {
-    let vocab = match model.get("vocab") {
-        Some(Value::Object(vocab)) => vocab,
-        Some(Value::Array(list)) if !list.is_empty() => return Ok(()),
-        _ => return Err("expected an object `vocab` of tokens and ids".into()),
-    };
-    if vocab.is_empty() {
-        return Err("the vocabulary is empty".into());
-    }
-    let mut ids = Vec::with_capacity(vocab.len());
-    for (token, id) in vocab {
-        let valid = id.as_u64().filter(|id| *id < MAX_ID);
-        let id =
-            valid.ok_or_else(|| format!("token `{token}` should have an id from 0 to 2^31 - 1, got {id}"))?;
-        ids.push((id, token));
-    }
-    ids.sort_unstable();
-    match ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        Some([(id, a), (_, b)]) => Err(format!("id {id} stands for both `{a}` and `{b}`")),
-        _ => Ok(()),
-    }
-}
-
-/// No merge longer than the longest token or shorter than the prefix: the crate copies the one into a buffer for the
-/// other without looking. Whether all merges are of known tokens it checks itself.
-fn check_merges(model: &Map<String, Value>) -> Result<(), String> {
-    let (Some(merges), Some(vocab)) =
-        (model.get("merges").and_then(Value::as_array), model.get("vocab").and_then(Value::as_object))
-    else {
-        return Ok(());
-    };
-    let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or("").len();
-    let longest = vocab.keys().map(String::len).max().unwrap_or(0);
-    for (number, merge) in merges.iter().enumerate() {
-        let pair = match merge {
-            Value::String(pair) => pair.split_once(' '),
-            Value::Array(pair) => match &pair[..] {
-                [Value::String(a), Value::String(b)] => Some((a.as_str(), b.as_str())),
-                _ => None,
-            },
-            _ => None,
-        };
-        let (a, b) = pair.ok_or_else(|| format!("merge {number} should be two tokens, got {merge}"))?;
-        if !b.is_char_boundary(prefix) || a.len() + b.len() - prefix > longest {
-            return Err(format!("merge {number}, {merge}, makes no token of the vocabulary"));
-        }
-    }
-    Ok(())
+    Ok(Tokenizer { inner: Arc::new(inner), vocab_size: largest as usize + 1, eos_id, detokenization })
 }
 
 /// Every template for single texts refers to what exists only: the crate looks it up without asking.
@@ -530,7 +478,7 @@ fn added_tokens(spec: &Map<String, Value>) -> Result<Vec<(String, u64)>, String>
     tokens
         .map(|token| {
             let content = token.get("content").and_then(Value::as_str);
-            let id = token.get("id").and_then(Value::as_u64).filter(|id| *id < MAX_ID);
+            let id = token.get("id").and_then(Value::as_u64).filter(|id| *id < spec::MAX_ID);
             content.zip(id).map(|(content, id)| (content.to_owned(), id))
         })
         .map(|token| {
