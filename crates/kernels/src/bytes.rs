@@ -28,6 +28,14 @@ pub fn of_f32_mut(values: &mut [f32]) -> &mut [u8] {
     view_mut(values)
 }
 
+/// The numbers that `bytes` are, where their place in memory allows it.
+#[must_use]
+pub fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
+    // SAFETY: any four bytes are a value of `f32` (`Plain`).
+    let (before, values, after) = unsafe { bytes.align_to::<f32>() };
+    (before.is_empty() && after.is_empty()).then_some(values)
+}
+
 impl MatrixQ8 {
     /// The bytes of weights and of scales, in the order of memory.
     #[must_use]

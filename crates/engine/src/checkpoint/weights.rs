@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::{MatrixQ8, MatrixQ8Builder},
+    kernels::{MatrixQ8, MatrixQ8Builder, bytes},
     layers::{LayerNorm, Linear, Matrix},
 };
 
@@ -427,6 +427,12 @@ impl Target {
             self.decode(&whole)?;
         }
         let whole = bytes.len() - bytes.len() % unit;
+        if self.storage == Storage::F32
+            && let Some(numbers) = bytes::as_f32(&bytes[..whole])
+        {
+            self.carry.extend_from_slice(&bytes[whole..]);
+            return self.accept(numbers);
+        }
         // Pieces small enough to stay in the nearest caches between decoding and quantising.
         let piece = unit * (16384 / unit).max(1);
         for piece in bytes[..whole].chunks(piece) {
@@ -482,11 +488,9 @@ impl Target {
     }
 
     fn accept(&mut self, decoded: &[f32]) -> Result<()> {
-        // One pass that vectorises: the sum of `x * 0` is NaN exactly if an element is not finite.
-        if decoded.iter().map(|x| x * 0.0).sum::<f32>().is_nan() {
-            let at = decoded.iter().position(|x| !x.is_finite()).expect("one is not finite");
-            let (name, index) = (self.file_name.clone(), self.elements + at);
-            return Err(Error::NotFinite { name, index, value: decoded[at] });
+        // Quantising finds what is not finite by itself.
+        if !matches!(self.store, Store::Q8 { .. }) {
+            check_finite(&self.file_name, self.elements, decoded)?;
         }
         match &mut self.store {
             Store::Plain(data) => data.extend_from_slice(decoded),
@@ -513,10 +517,13 @@ impl Target {
                         }
                         strip.as_slice()
                     };
-                    let finite = "elements were checked to be finite";
-                    match transpose {
-                        true => builder.set_columns_f32(*done, full).expect(finite),
-                        false => builder.set_row_f32(*done, full).expect(finite),
+                    let set = match transpose {
+                        true => builder.set_columns_f32(*done, full),
+                        false => builder.set_row_f32(*done, full),
+                    };
+                    if set.is_err() {
+                        check_finite(&self.file_name, *done * whole, full)?;
+                        unreachable!("only numbers that are not finite are refused");
                     }
                     strip.clear();
                     *done += 1;
@@ -535,6 +542,16 @@ impl Target {
         };
         (self.name, self.file_name, filled)
     }
+}
+
+/// The elements of a tensor from `first` on, if all are numbers.
+fn check_finite(name: &str, first: usize, elements: &[f32]) -> Result<()> {
+    // In two passes, since the first one becomes vector code.
+    if elements.iter().fold(true, |finite, x| finite & x.is_finite()) {
+        return Ok(());
+    }
+    let at = elements.iter().position(|x| !x.is_finite()).expect("one is not finite");
+    Err(Error::NotFinite { name: name.into(), index: first + at, value: elements[at] })
 }
 
 impl std::fmt::Debug for Weights {
