@@ -2,7 +2,7 @@
 
 use super::{
     config::Config,
-    packed::{Finished, PackedTensor, Slot},
+    packed::{Checked, Finished, PackedTensor, Slot},
     reader::{FileReader, Header},
     weights::{Dtype, Weights},
 };
@@ -151,9 +151,14 @@ impl Loader {
     /// # Errors
     /// [`Error::Format`] if its bytes are not those that were packed.
     pub fn restore(&mut self, slot: Slot) -> Result<()> {
-        let (name, file_name, filled) = slot.finish()?;
-        self.assembly.weights().restore(name, file_name, filled);
+        self.restore_checked(slot.check()?);
         Ok(())
+    }
+
+    /// Takes back a tensor of an earlier load that [`Slot::fill`] made.
+    pub fn restore_checked(&mut self, tensor: Checked) {
+        let Checked { name, file_name, filled } = tensor;
+        self.assembly.weights().restore(name, file_name, filled);
     }
 
     /// Goes on at byte `at` of the file that was begun, whose header was pushed; the tensors before it were restored.

@@ -248,10 +248,34 @@ impl Slot {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<(String, String, Filled)> {
-        let [first, second] = self.parts_mut();
-        let digest = hash(&[first, second]);
-        if digest != self.sha256 {
+    /// Fills the tensor and checks it on the way, so that threads can share a model's tensors.
+    ///
+    /// `read` is asked for piece after piece of the tensor's bytes, in order. Each is small enough to be in the
+    /// processor's cache still when it is hashed.
+    ///
+    /// # Errors
+    /// Those of `read`; [`Error::Format`] if the bytes are not those that were packed.
+    pub fn fill<E: From<Error>>(
+        mut self,
+        mut read: impl FnMut(&mut [u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Checked, E> {
+        const PIECE: usize = 256 << 10;
+        let mut sha = Sha256::new();
+        for piece in self.parts_mut().into_iter().flat_map(|part| part.chunks_mut(PIECE)) {
+            read(piece)?;
+            sha.update(piece);
+        }
+        Ok(self.checked(sha)?)
+    }
+
+    pub(super) fn check(mut self) -> Result<Checked> {
+        let mut sha = Sha256::new();
+        self.parts_mut().iter().for_each(|part| sha.update(part));
+        self.checked(sha)
+    }
+
+    fn checked(self, sha: Sha256) -> Result<Checked> {
+        if hexadecimal(sha) != self.sha256 {
             return Err(wrong_hash(&self.name));
         }
         let filled = match self.place {
@@ -259,7 +283,20 @@ impl Slot {
             Place::F32 { rows, cols, data } => Filled::F32 { rows, cols, data },
             Place::Q8(builder) => Filled::Q8(builder.finish()),
         };
-        Ok((self.name, self.file_name, filled))
+        Ok(Checked { name: self.name, file_name: self.file_name, filled })
+    }
+}
+
+/// A tensor of an earlier load that has its bytes again.
+pub struct Checked {
+    pub(super) name: String,
+    pub(super) file_name: String,
+    pub(super) filled: Filled,
+}
+
+impl std::fmt::Debug for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checked").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -423,9 +460,13 @@ fn text(line: &Line) -> String {
 }
 
 fn hash(parts: &[&[u8]]) -> String {
-    use std::fmt::Write as _;
     let mut sha = Sha256::new();
     parts.iter().for_each(|part| sha.update(part));
+    hexadecimal(sha)
+}
+
+fn hexadecimal(sha: Sha256) -> String {
+    use std::fmt::Write as _;
     sha.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes any text");
         text
