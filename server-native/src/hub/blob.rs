@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Progress;
 use super::error::{HubError, Tries};
 use super::web::{Entry, Failure, Web};
+use crate::disk::free_bytes;
 
 /// How often a fetch that waits for another one looks how far that is.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -97,6 +98,10 @@ pub(super) async fn complete(
 pub(super) fn link(folder: &Path, snapshot: &Path, name: &str, entry: &Entry) -> Result<(), HubError> {
     let path = snapshot.join(name);
     let link = || {
+        // Another fetch was here first, and somebody may be reading the file.
+        if path.exists() {
+            return Ok(());
+        }
         fs::create_dir_all(snapshot)?;
         // A dangling link, of a blob that somebody deleted, is in the way.
         match fs::remove_file(&path) {
@@ -275,17 +280,4 @@ fn disk_error(folder: &Path, path: &Path, name: &str, needs: Option<u64>, source
         }
         _ => HubError::Cache { path: path.into(), source },
     }
-}
-
-/// Bytes that this user may still write to the disk of `folder`.
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-/// Elsewhere a full disk is told when it is full.
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
-    None
 }
