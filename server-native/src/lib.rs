@@ -4,12 +4,15 @@
 //!
 //! - [`models`]: where models come from, and which folder a name means; [`hub`] fetches those that are elsewhere;
 //! - [`load`]: the files of a folder become a model, streamed and hashed on the way;
+//! - [`cache`]: what came out of large ones is kept, so that the next load is short;
 //! - [`pool`]: threads for the kernels;
 //! - [`host`]: a graph with a thread a node: requests in, events out;
 //! - [`http`]: the host behind HTTP;
 //! - [`cli`]: the program `inkling`.
 
+pub mod cache;
 pub mod cli;
+mod disk;
 pub mod host;
 pub mod http;
 pub mod hub;

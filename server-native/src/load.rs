@@ -1,10 +1,16 @@
-//! The files of a folder become a model, streamed and hashed on the way.
+//! The files of a folder become a model.
+//!
+//! 1. The weights stream by: this thread reads and packs them, another one hashes the same pieces meanwhile.
+//! 2. A third one parses the tokenizer.
+//! 3. What was packed is kept in the [`cache`](crate::cache); from there a load is a read, on all cores.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::Read,
-    sync::{Mutex, PoisonError},
+    panic::resume_unwind,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
 };
 
 use anyhow::{Context, Result};
@@ -13,7 +19,7 @@ use inkling_engine::{
     checkpoint::{
         LoadOptions, Loaded, Loader,
         config::generation_defaults,
-        files::{WeightFiles, model_files, shards, tokenizer_files},
+        files::{ModelFiles, WeightFiles, model_files, shards, tokenizer_files},
     },
     classify::Classifier,
     generate::Generator,
@@ -26,6 +32,7 @@ use inkling_engine::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    cache::Cache,
     host::{About, Worker},
     models::{Folder, Located, Progress},
 };
@@ -33,22 +40,27 @@ use crate::{
 /// Bytes read at once. Small enough to stay in the processor's cache, large enough to keep a disk busy.
 const PIECE: usize = 1 << 20;
 
-/// Reads a model. Its `sha256` covers the bytes of `config.json`, if there is one, and then of the weights' files in
-/// order of their names: `cat config.json model.safetensors | sha256sum`.
-///
-/// # Errors
-/// Whatever is wrong with the files, naming model and file.
-pub fn load(located: &Located, options: LoadOptions, progress: &mut Progress<'_>) -> Result<NodeModel> {
-    try_load(located, options, progress).with_context(|| format!("model {}", located.name))
+/// Pieces that are read, packed or hashed at the same time.
+const PIECES: usize = 3;
+
+/// Where weights were read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The model's own files.
+    Files,
+    /// The cache.
+    Cache,
 }
 
-/// A model and how large its files are.
+/// A model, where it came from, and how large its files are.
 #[derive(Debug)]
 pub struct FromFiles {
     /// The model.
     pub model: NodeModel,
     /// Bytes of its config and weights: of what its `sha256` covers.
     pub size_bytes: u64,
+    /// Where its weights were read.
+    pub origin: Origin,
 }
 
 impl Worker for FromFiles {
@@ -67,24 +79,19 @@ impl Worker for FromFiles {
     }
 }
 
-/// Reads a model for a host: see [`load`].
+/// Reads a model, from `cache` if it has it; otherwise the cache may have it from then on. Its `sha256` covers the bytes
+/// of `config.json`, if there is one, and then of the weights' files in order of their names:
+/// `cat config.json model.safetensors | sha256sum`.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_worker(
+/// Whatever is wrong with the files, naming model and file.
+pub fn load(
     located: &Located,
     options: LoadOptions,
+    cache: Option<&Cache>,
     progress: &mut Progress<'_>,
 ) -> Result<FromFiles> {
-    let mut sizes = BTreeMap::new();
-    let model = load(located, options, &mut |file, bytes, total| {
-        sizes.insert(file.to_owned(), total.unwrap_or(bytes));
-        progress(file, bytes, total);
-    })?;
-    let names = located.folder.names()?;
-    let config = model_files(&names)?.config;
-    let config_bytes = config.map(|name| located.folder.open(&name)).transpose()?.map_or(0, |(_, size)| size);
-    Ok(FromFiles { model, size_bytes: config_bytes + sizes.values().sum::<u64>() })
+    try_load(located, options, cache, progress).with_context(|| format!("model {}", located.name))
 }
 
 /// Refuses a model that cannot do what its node is for.
@@ -120,33 +127,22 @@ pub fn load_tokenizer(located: &Located) -> Result<Tokenizer> {
     load().with_context(|| format!("model {}", located.name))
 }
 
-fn try_load(located: &Located, options: LoadOptions, progress: &mut Progress<'_>) -> Result<NodeModel> {
+fn try_load(
+    located: &Located,
+    options: LoadOptions,
+    cache: Option<&Cache>,
+    progress: &mut Progress<'_>,
+) -> Result<FromFiles> {
     let folder = &located.folder;
     let names = folder.names()?;
     let files = model_files(&names)?;
-    // Before the weights, which then take the memory that parsing leaves free.
-    let tokenizer = read_tokenizer(folder, &names)?;
-    let config = files.config.as_deref().map(|name| folder.read(name)).transpose()?;
-    let mut sha = Sha256::new();
-    sha.update(config.as_deref().unwrap_or_default());
-    let mut loader = Loader::new(config.as_deref(), options)?;
-    let weights = match &files.weights {
-        WeightFiles::One(name) => vec![name.clone()],
-        WeightFiles::Sharded(index) => shards(&folder.read(index)?)?,
-    };
-    if let Some(missing) = weights.iter().find(|name| !names.contains(name)) {
-        anyhow::bail!("the index names {missing}, but there is no such file");
-    }
-    for name in &weights {
-        let (bytes, size) = folder.open(name)?;
-        loader.begin_file(name, Some(size))?;
-        stream(bytes, &mut |bytes| Ok(loader.push(bytes)?), &mut sha, &mut |done| {
-            progress(name, done, Some(size))
-        })
-        .with_context(|| format!("cannot read {name}"))?;
-        loader.end_file()?;
-    }
-    let model = loader.finish()?;
+    let (weights, tokenizer) = thread::scope(|scope| -> Result<_> {
+        let tokenizer = beside(scope, "tokenizer", || read_tokenizer(folder, &names))?;
+        let weights = read_weights(located, &names, &files, options, cache, progress);
+        let tokenizer = tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok((weights?, tokenizer))
+    })?;
+    let Weights { model, sha256, size_bytes, origin } = weights;
     let task = match model {
         Loaded::Gpt2(model) => {
             let (defaults, mut end_of_text) = match &files.generation_config {
@@ -172,30 +168,146 @@ fn try_load(located: &Located, options: LoadOptions, progress: &mut Progress<'_>
             LoadedTask::Classify(Box::new(Classifier::new(model, tokenizer)))
         }
     };
-    Ok(NodeModel { name: located.name.clone(), sha256: Some(hexadecimal(&sha.finalize())), task })
+    let model = NodeModel { name: located.name.clone(), sha256: Some(sha256), task };
+    Ok(FromFiles { model, size_bytes, origin })
 }
 
-/// Gives the bytes to `push` and `sha`, a piece at a time, and tells `progress` how many were given so far.
-fn stream(
-    mut bytes: impl Read,
-    push: &mut dyn FnMut(&[u8]) -> Result<()>,
-    sha: &mut Sha256,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let mut piece = vec![0; PIECE];
-    let mut done = 0;
-    loop {
-        let count = match bytes.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        };
-        sha.update(&piece[..count]);
-        push(&piece[..count])?;
-        done += count as u64;
-        progress(done);
+/// A thread for something that is done meanwhile.
+fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn_scoped(scope, work)
+        .with_context(|| format!("cannot start a thread for the {name}"))
+}
+
+/// A model without its tokenizer.
+struct Weights {
+    model: Loaded,
+    sha256: String,
+    size_bytes: u64,
+    origin: Origin,
+}
+
+fn read_weights(
+    located: &Located,
+    names: &[String],
+    files: &ModelFiles,
+    options: LoadOptions,
+    cache: Option<&Cache>,
+    progress: &mut Progress<'_>,
+) -> Result<Weights> {
+    let folder = &located.folder;
+    let config = files.config.as_deref().map(|name| folder.read(name)).transpose()?;
+    let weights = match &files.weights {
+        WeightFiles::One(name) => vec![name.clone()],
+        WeightFiles::Sharded(index) => shards(&folder.read(index)?)?,
+    };
+    if let Some(missing) = weights.iter().find(|name| !names.contains(name)) {
+        anyhow::bail!("the index names {missing}, but there is no such file");
     }
+    let mut size_bytes = config.as_ref().map_or(0, |config| config.len() as u64);
+    let wanted = cache
+        .zip(config.as_deref())
+        .and_then(|(cache, config)| cache.wants(&located.name, folder, &weights, config, options));
+    if let Some((model, sha256)) = wanted.as_ref().and_then(|wanted| wanted.restore(options)) {
+        let sizes = weights.iter().map(|name| Ok(folder.open(name)?.1));
+        size_bytes += sizes.sum::<Result<u64>>()?;
+        return Ok(Weights { model, sha256, size_bytes, origin: Origin::Cache });
+    }
+    let mut keeping = wanted.as_ref().map(|wanted| wanted.keep());
+    let mut sha = Sha256::new();
+    sha.update(config.as_deref().unwrap_or_default());
+    let mut loader = Loader::new(config.as_deref(), options)?;
+    for name in &weights {
+        let (bytes, size) = folder.open(name)?;
+        size_bytes += size;
+        loader.begin_file(name, Some(size))?;
+        let mut done = 0;
+        sha = stream(bytes, sha, &mut |bytes| {
+            loader.push(bytes)?;
+            if let Some(keeping) = &mut keeping {
+                keeping.take(&mut loader, name, size);
+            }
+            done += bytes.len() as u64;
+            progress(name, done, Some(size));
+            Ok(())
+        })
+        .with_context(|| format!("cannot read {name}"))?;
+        loader.end_file()?;
+    }
+    let sha256 = hexadecimal(sha);
+    let model = loader.finish()?;
+    if let Some(keeping) = keeping {
+        keeping.complete(&sha256);
+    }
+    Ok(Weights { model, sha256, size_bytes, origin: Origin::Files })
+}
+
+/// Gives the bytes to `push`, a piece at a time, while another thread adds them to `sha`.
+fn stream(mut bytes: impl Read, sha: Sha256, push: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Sha256> {
+    thread::scope(|scope| {
+        let (to_hash, pieces) = mpsc::channel::<Piece>();
+        let (give_back, hashed) = mpsc::channel();
+        let hash = move || {
+            let mut sha = sha;
+            for piece in pieces {
+                sha.update(&piece.bytes[..piece.count]);
+                // Given back only then, so that the reader finds it to be its own again.
+                drop(piece);
+                if give_back.send(()).is_err() {
+                    break;
+                }
+            }
+            sha
+        };
+        let hasher = beside(scope, "hash", hash)?;
+        let mut read = 0;
+        let mut ring: [Arc<Vec<u8>>; PIECES] = std::array::from_fn(|_| Arc::new(vec![0; PIECE]));
+        loop {
+            if read >= PIECES && hashed.recv().is_err() {
+                break;
+            }
+            let buffer = &mut ring[read % PIECES];
+            let own = Arc::get_mut(buffer).expect("the piece before it in this place was hashed and dropped");
+            let count = fill(&mut bytes, own)?;
+            if count == 0 {
+                break;
+            }
+            let piece = Piece { bytes: Arc::clone(buffer), count };
+            let piece = to_hash.send(piece);
+            push(&buffer[..count])?;
+            if piece.is_err() {
+                break;
+            }
+            read += 1;
+        }
+        drop(to_hash);
+        Ok(hasher.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+/// What is hashed and packed at the same time.
+struct Piece {
+    bytes: Arc<Vec<u8>>,
+    count: usize,
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(bytes: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match bytes.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn read_tokenizer(folder: &Folder, names: &[String]) -> Result<Option<Tokenizer>> {
@@ -233,8 +345,8 @@ fn read_tokenizer(folder: &Folder, names: &[String]) -> Result<Option<Tokenizer>
 /// The tokenizers of this process by the hash of their files. GPT-2 and DistilGPT-2 have the same one, of 26 MB.
 static TOKENIZERS: Mutex<BTreeMap<Vec<u8>, Tokenizer>> = Mutex::new(BTreeMap::new());
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
+pub(crate) fn hexadecimal(sha: Sha256) -> String {
+    sha.finalize().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes any text");
         text
     })

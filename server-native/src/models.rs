@@ -103,19 +103,28 @@ impl Folder {
         Ok(names)
     }
 
+    /// Where a file is; nowhere if it is part of the program.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        match self {
+            Folder::Embedded(_) => None,
+            Folder::Disk(path) => Some(path.join(name)),
+            Folder::Gguf(path) => Some(parent(path).join(name)),
+        }
+    }
+
     /// Opens a file: its bytes and how many there are.
     ///
     /// # Errors
     /// If there is no such file, or it cannot be read.
     pub fn open(&self, name: &str) -> Result<(Box<dyn Read + '_>, u64)> {
-        let path = match self {
-            Folder::Embedded(dir) => {
+        let path = match (self, self.path(name)) {
+            (Folder::Embedded(dir), _) => {
                 let file = dir.files().find(|file| file.path().file_name().is_some_and(|own| own == name));
                 let bytes = file.with_context(|| format!("{name} is not part of the program"))?.contents();
                 return Ok((Box::new(bytes), bytes.len() as u64));
             }
-            Folder::Disk(path) => path.join(name),
-            Folder::Gguf(path) => parent(path).join(name),
+            (_, path) => path.expect("what is no part of the program is on the disk"),
         };
         let open = || -> std::io::Result<_> {
             let file = File::open(&path)?;

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     Mistake,
     host::{Host, Limits, Refused},
-    load::load,
+    load::{FromFiles, Origin, load},
     models::{Located, Part, Source, locate},
     pool::{ThreadPool, cores},
 };
@@ -112,6 +112,7 @@ struct GeneratorReport {
     /// Tokens of all sequences together.
     decode_tokens_per_s: f64,
     load_ms: f64,
+    load_from: &'static str,
     /// From the beginning of the load to the first new token.
     first_token_ms: f64,
 }
@@ -123,6 +124,27 @@ struct ClassifierReport {
     text_tokens: usize,
     classify_ms: f64,
     load_ms: f64,
+    load_from: &'static str,
+}
+
+/// How long a load took, and from where it was.
+#[derive(Clone, Copy)]
+struct Load {
+    time: Duration,
+    origin: Origin,
+}
+
+impl Load {
+    fn milliseconds(self) -> f64 {
+        self.time.as_secs_f64() * 1000.0
+    }
+
+    fn from(self) -> &'static str {
+        match self.origin {
+            Origin::Files => "files",
+            Origin::Cache => "cache",
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -214,8 +236,9 @@ fn bench_model(arguments: &Arguments, name: &str) -> Result<()> {
         return arguments.print(&loss(arguments, &located, text)?);
     }
     let began = Instant::now();
-    let model = load(&located, arguments.weights.load_options(), &mut |_, _, _| ())?;
-    let loaded = began.elapsed();
+    let (options, cache) = (arguments.weights.load_options(), arguments.weights.cache());
+    let FromFiles { model, origin, .. } = load(&located, options, cache.as_ref(), &mut |_, _, _| ())?;
+    let loaded = Load { time: began.elapsed(), origin };
     let pool = ThreadPool::new(arguments.threads());
     match model.task {
         LoadedTask::Generate(generator) => {
@@ -239,7 +262,7 @@ fn bench_generator(
     generator: &Generator,
     pool: &dyn Pool,
     began: Instant,
-    loaded: Duration,
+    loaded: Load,
 ) -> Result<()> {
     let (prompt_tokens, sequences) = (arguments.prompt_tokens as usize, arguments.sequences as usize);
     let prompt = ids(prompt_tokens, generator.model().config().vocab_size);
@@ -269,7 +292,8 @@ fn bench_generator(
         sequences,
         prefill_tokens_per_s: prompt_tokens as f64 * 1000.0 / prefill_ms,
         decode_tokens_per_s: decoded as f64 * 1000.0 / median(decodes),
-        load_ms: loaded.as_secs_f64() * 1000.0,
+        load_ms: loaded.milliseconds(),
+        load_from: loaded.from(),
         first_token_ms: first_token.as_secs_f64() * 1000.0,
     })
 }
@@ -325,7 +349,7 @@ fn bench_classifier(
     name: &str,
     classifier: &Classifier,
     pool: &dyn Pool,
-    loaded: Duration,
+    loaded: Load,
 ) -> Result<()> {
     let text_tokens = arguments.prompt_tokens as usize;
     let vocab_size = classifier.model().config().vocab_size;
@@ -346,8 +370,13 @@ fn bench_classifier(
         ensure!(got == expected, "the same text got {:?}, then {:?}", expected[0].logits, got[0].logits);
         Ok(time)
     })?;
-    let load_ms = loaded.as_secs_f64() * 1000.0;
-    arguments.print(&ClassifierReport { common: arguments.common(name), text_tokens, classify_ms, load_ms })
+    arguments.print(&ClassifierReport {
+        common: arguments.common(name),
+        text_tokens,
+        classify_ms,
+        load_ms: loaded.milliseconds(),
+        load_from: loaded.from(),
+    })
 }
 
 fn bench_graph(arguments: &Arguments) -> Result<()> {

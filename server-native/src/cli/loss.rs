@@ -55,7 +55,7 @@ impl Loss {
         pool: &dyn Pool,
     ) -> Result<Loss> {
         ensure!(options.dtype != Dtype::F32, Mistake("f32 loses nothing; choose another --dtype".into()));
-        let load = |options| load(located, options, &mut |_, _, _| ());
+        let load = |options| load(located, options, None, &mut |_, _, _| ()).map(|loaded| loaded.model);
         let exact = load(LoadOptions { dtype: Dtype::F32, ..options })?;
         let other = load(options)?;
         match (&exact.task, &other.task) {

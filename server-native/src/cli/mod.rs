@@ -5,6 +5,7 @@
 
 mod bars;
 mod bench;
+mod cache;
 mod classify;
 mod generate;
 mod loss;
@@ -40,6 +41,7 @@ enum Command {
     Tokenize(tokenize::Arguments),
     Serve(serve::Arguments),
     Bench(bench::Arguments),
+    Cache(cache::Arguments),
 }
 
 /// Reads the command line, does what it says, and gives the status to end with.
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Tokenize(arguments) => tokenize::main(&arguments),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Cache(arguments) => cache::main(&arguments),
     };
     match ended {
         Ok(code) => code,

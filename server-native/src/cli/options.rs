@@ -10,11 +10,12 @@ use inkling_engine::{
     protocol::Parameters,
 };
 
-use super::bars::Bars;
+use super::{bars::Bars, complain};
 use crate::{
     Mistake,
+    cache::Cache,
     host::Load,
-    load::{check_task, load, load_worker},
+    load::{check_task, load},
     models::{Part, Source, locate, locate_node},
 };
 
@@ -35,6 +36,9 @@ pub(super) struct Weights {
     /// Fill a classifier's missing head with random numbers from this seed, instead of refusing the model
     #[arg(long, value_name = "SEED")]
     untrained_head: Option<u64>,
+    /// Read the model's own files, and keep no packed copy of it for the next load: see `inkling cache`
+    #[arg(long)]
+    no_cache: bool,
 }
 
 impl Weights {
@@ -53,6 +57,10 @@ impl Weights {
         };
         LoadOptions { dtype, untrained_head_seed: self.untrained_head }
     }
+
+    pub(super) fn cache(self) -> Option<Cache> {
+        if self.no_cache { None } else { Cache::from_env(complain) }
+    }
 }
 
 /// Which model a command uses.
@@ -68,7 +76,8 @@ impl Model {
     pub(super) fn load(&self, weights: Weights) -> Result<NodeModel> {
         let bars = Bars::new();
         let located = locate(&self.model, Part::Model, &mut bars.fetching(&self.model))?;
-        load(&located, weights.load_options(), &mut |_, _, _| ())
+        let (options, cache) = (weights.load_options(), weights.cache());
+        Ok(load(&located, options, cache.as_ref(), &mut |_, _, _| ())?.model)
     }
 }
 
@@ -108,20 +117,20 @@ pub(super) fn node_loader(
     weights: Weights,
     graph: &Graph,
 ) -> Result<impl FnMut(&Node) -> Load + use<>> {
-    let options = weights.load_options();
+    let (options, cache) = (weights.load_options(), weights.cache());
     if source != Source::Hub {
         graph.nodes.iter().try_for_each(|node| locate_node(node, &source, &mut |_, _, _| ()).map(drop))?;
     }
     let bars = Bars::new();
     Ok(move |node: &Node| -> Load {
-        let (node, source, bars) = (node.clone(), source.clone(), bars.clone());
+        let (node, source, bars, cache) = (node.clone(), source.clone(), bars.clone(), cache.clone());
         Box::new(move |progress| {
             let mut bar = bars.fetching(&node.name);
             let located = locate_node(&node, &source, &mut |file, bytes, total| {
                 bar(file, bytes, total);
                 progress(file, bytes, total);
             })?;
-            let loaded = load_worker(&located, options, progress)?;
+            let loaded = load(&located, options, cache.as_ref(), progress)?;
             check_task(&node.name, node.task, &loaded.model)?;
             Ok(Box::new(loaded))
         })

@@ -30,19 +30,27 @@ fn tokenizers() -> PathBuf {
 }
 
 pub(crate) fn write_gpt2(folder: &Path, seed: u64) {
-    let (vocab, width) = (311, 32);
+    write_gpt2_of(folder, seed, 32, 1);
+}
+
+/// A generator whose matrices have `12 * width * width * layers` weights, most of which repeat.
+pub(crate) fn write_gpt2_of(folder: &Path, seed: u64, width: usize, layers: usize) {
+    let vocab = 311;
     let mut weights = Weights::new(seed);
     weights.add("wte.weight", &[vocab, width], 1.0);
     weights.add("wpe.weight", &[CONTEXT, width], 1.0);
-    weights.layer_norm("h.0.ln_1", width);
-    weights.linear("h.0.attn.c_attn", &[width, 3 * width], 3 * width);
-    weights.linear("h.0.attn.c_proj", &[width, width], width);
-    weights.layer_norm("h.0.ln_2", width);
-    weights.linear("h.0.mlp.c_fc", &[width, 4 * width], 4 * width);
-    weights.linear("h.0.mlp.c_proj", &[4 * width, width], width);
+    for layer in (0..layers).map(|layer| format!("h.{layer}")) {
+        weights.layer_norm(&format!("{layer}.ln_1"), width);
+        weights.linear(&format!("{layer}.attn.c_attn"), &[width, 3 * width], 3 * width);
+        weights.linear(&format!("{layer}.attn.c_proj"), &[width, width], width);
+        weights.layer_norm(&format!("{layer}.ln_2"), width);
+        weights.linear(&format!("{layer}.mlp.c_fc"), &[width, 4 * width], 4 * width);
+        weights.linear(&format!("{layer}.mlp.c_proj"), &[4 * width, width], width);
+    }
     weights.layer_norm("ln_f", width);
     let config = json!({
-        "model_type": "gpt2", "vocab_size": vocab, "n_positions": CONTEXT, "n_embd": width, "n_layer": 1, "n_head": 2,
+        "model_type": "gpt2", "vocab_size": vocab, "n_positions": CONTEXT, "n_embd": width,
+        "n_layer": layers, "n_head": 2,
     });
     write(folder, &config, weights, "gpt2-tiny");
 }
@@ -102,8 +110,9 @@ impl Weights {
 
     fn add(&mut self, name: &str, shape: &[usize], spread: f32) {
         let count = shape.iter().product::<usize>();
-        let values = (0..count).map(|_| self.next() * spread).collect();
-        self.push(name, shape, values);
+        // Enough of them that no two rows are the same; drawing millions takes longer than most tests.
+        let drawn: Vec<f32> = (0..count.min(100_003)).map(|_| self.next() * spread).collect();
+        self.push(name, shape, drawn.iter().copied().cycle().take(count).collect());
     }
 
     fn push(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {

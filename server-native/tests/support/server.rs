@@ -140,7 +140,7 @@ impl Drop for Server {
 pub(crate) fn load_from(node: spec::Node, source: Source) -> Load {
     Box::new(move |progress| {
         let located = locate_node(&node, &source, progress)?;
-        Ok(Box::new(load::load_worker(&located, LoadOptions::default(), progress)?))
+        Ok(Box::new(load::load(&located, LoadOptions::default(), None, progress)?))
     })
 }
 
