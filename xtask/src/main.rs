@@ -3,6 +3,7 @@
 //! - [`serve`]: build and serve Inkling.
 //! - [`engine`]: build the engine for JavaScript, and the npm package.
 //! - [`page`]: build the page; [`budget`] weighs it.
+//! - [`bench`]: how fast it is here, beside other programs, as a dated record.
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
 //! - [`instructions`]: counts instructions of what takes the time, and compares them with a budget.
 //! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
@@ -10,6 +11,7 @@
 //! - [`debian`]: packages of the system, where that is a Debian.
 //! - [`process`]: running other programs, saying what is run.
 
+mod bench;
 mod budget;
 mod counts;
 mod debian;
@@ -35,6 +37,7 @@ Commands:
   engine         Build the engine for JavaScript to target/page/engine; with --npm the npm package too
   page           Build the page (release) to target/page/dist, and weigh it
   test           Run everything that CI checks
+  bench          Measure kernels, models, graph and page, beside other programs if they are installed
   trunk ARGS     Trunk with the tools that the page needs: `trunk serve` builds again at every change
   help           Print this text
 
@@ -56,13 +59,14 @@ fn main() -> ExitCode {
         Some("page-finish") => page::finish(),
         Some("trunk") => page::trunk(&rest),
         Some("test") => test::main(&rest),
+        Some("bench") => bench::main(&rest),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
             eprintln!(
-                "xtask: expected a command (serve, engine, page, test, trunk, help), got `{other}`\n\n{HELP}"
+                "xtask: expected a command (serve, engine, page, test, bench, trunk, help), got `{other}`\n\n{HELP}"
             );
             Ok(ExitCode::from(2))
         }

@@ -17,7 +17,11 @@ use super::{
     options::{Decoding, Model, Weights},
     print_json,
 };
-use crate::{Mistake, host::random_seed, pool::ThreadPool};
+use crate::{
+    Mistake,
+    host::random_seed,
+    pool::{ThreadPool, cores},
+};
 
 /// Continue a prompt with one generator: a JSON object a continuation
 ///
@@ -38,6 +42,9 @@ pub(super) struct Arguments {
     /// The token ids to continue
     #[arg(long, value_name = "ID,ID,...", value_delimiter = ',')]
     ids: Vec<u32>,
+    /// Threads for the kernels [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
     /// Add the logits after the prompt's last position: one number for each token of the vocabulary
     #[arg(long)]
     logits: bool,
@@ -68,7 +75,7 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
         let reason = format!("model {} is a classifier: use `inkling classify`", model.name);
         return Err(Mistake(reason).into());
     };
-    let pool = ThreadPool::of_all_cores();
+    let pool = ThreadPool::new(arguments.threads.map_or_else(cores, |threads| threads as usize));
     let prompt = match &arguments.prompt {
         Some(text) => Prompt::Text(text),
         None => Prompt::Ids(&arguments.ids),
