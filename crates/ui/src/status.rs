@@ -119,6 +119,8 @@ fn of_load(load: Option<&LoadState>) -> Status {
 fn loading(bytes: f64, total_bytes: Option<f64>, ms_left: Option<f64>) -> String {
     let came = format::bytes(bytes as u64);
     let size = match total_bytes {
+        // The next file has not begun, or the last one is being made ready.
+        Some(total) if total > 0.0 && bytes >= total => return format!("{came} read"),
         Some(total) if total > 0.0 => format!("{came} of {}", format::bytes(total as u64)),
         _ => came,
     };
