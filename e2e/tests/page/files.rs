@@ -14,7 +14,7 @@ use thirtyfour::By;
 use crate::{Card, assert_same, models, notice, rows_of, run, set_seed, shown_answer, until_ready};
 
 /// Gives files, or one folder, to the input of this id, as the browser's picker would.
-async fn give(page: &Page<'_>, id: &str, paths: &[PathBuf]) -> Result<()> {
+pub(crate) async fn give(page: &Page<'_>, id: &str, paths: &[PathBuf]) -> Result<()> {
     let input = page.browser.driver.find(By::Id(id)).await?;
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     input.send_keys(paths.join("\n")).await?;

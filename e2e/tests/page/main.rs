@@ -14,6 +14,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should stop where it stands")]
 
 mod accessible;
+mod choices;
 mod downloads;
 mod files;
 mod history;
