@@ -195,7 +195,11 @@ impl State {
             return;
         }
         match fault {
-            Some(Fault::Cut(end)) => drop(stream.write_all(&body[..end.min(body.len())])),
+            Some(Fault::Cut(end)) => {
+                let _ = stream.write_all(&body[..end.min(body.len())]);
+                // Chromium throws away what it has not handed to the page when a connection breaks.
+                thread::sleep(Duration::from_millis(200));
+            }
             Some(Fault::Slow(pieces)) => {
                 let mut sent = 0;
                 for piece in body.chunks(body.len().div_ceil(pieces).max(1)) {
@@ -274,6 +278,8 @@ impl State {
             bytes[at] ^= 1;
         }
         let mut headers = vec![("ETag", format!("\"{}\"", hash(&bytes))), ("Accept-Ranges", "bytes".into())];
+        // Else Chromium's own cache would keep the beginning of a file that was cut, and ask in the page's place.
+        headers.push(("Cache-Control", "no-store".into()));
         let start =
             range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
         let Some(start) = start else { return (Answer(200, headers, bytes), fault) };
