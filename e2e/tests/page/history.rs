@@ -34,13 +34,14 @@ fn earlier_runs_are_shown_again_and_erased() {
 
         // Kept beyond the visit.
         home.browser.driver.refresh().await?;
+        page.wait("the page", async || page.has("button", "History").await).await?;
+        until_ready(&page).await?;
         page.click("button", "History").await?;
         until_listed(&page, &["This movie is", "The best thing about rain is"]).await?;
         page.click("button", "Show: The best thing about rain is").await?;
         page.wait("the texts of that run", async || Ok(essence(&cards(&page).await?) == essence(&first)))
             .await?;
         // And it can be run again, to the same texts.
-        until_ready(&page).await?;
         page.click("button", "Run again: The best thing about rain is").await?;
         page.says("The text is the same as the link's, letter for letter.").await?;
         assert_eq!(essence(&outcome(&page).await?), essence(&first));

@@ -128,7 +128,8 @@ fn a_full_graph_takes_less_than_a_second() {
             println!("a full graph in the page: {said} {total:.1} ms");
             // `84 ms` or `1.2 s`, as it is in the answer.
             let words = said.as_str().unwrap_or_default().to_owned();
-            let shown = words.split(", ").nth(1).context("the panel says how long")?;
+            let shown = words.split_once(" in ").and_then(|(_, rest)| rest.split_once(", from asking"));
+            let (shown, _) = shown.context("the panel says how long")?;
             let mut parts = shown.split(' ');
             let number: f64 = parts.next().unwrap_or_default().parse()?;
             let ms = if parts.next() == Some("s") { number * 1000.0 } else { number };

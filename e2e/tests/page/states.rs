@@ -85,7 +85,7 @@ fn without_a_private_file_system_models_are_kept_all_the_same() {
         assert_eq!(weights_asked_for(&hub), []);
         page.click("button", "storage").await?;
         page.click("button", "Delete small/gpt2").await?;
-        page.says("No models are kept.").await?;
+        page.wait("it to be gone", async || Ok(!page.has("button", "Delete small/gpt2").await?)).await?;
         Ok(())
     });
 }
