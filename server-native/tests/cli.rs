@@ -169,6 +169,39 @@ fn generate_answers_ids_text_and_reason() {
 }
 
 #[test]
+fn four_bits_lose_more_and_say_so() {
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE-APACHE");
+    let loss =
+        |model| lines(&["bench", "--model", model, "--loss", text, "--dtype", "q4", "--json"]).remove(0);
+    let writer = loss("writer");
+    let number = |report: &Value, name: &str| report[name].as_f64().unwrap();
+    assert!((1e-3..2e-2).contains(&number(&writer, "mean_kl")), "{writer}");
+    assert!(number(&writer, "greedy_agreement") > 0.88, "{writer}");
+    let critic = loss("critic");
+    assert!(number(&critic, "label_agreement") > 0.95, "{critic}");
+}
+
+#[test]
+fn a_text_in_four_bits_is_the_same_every_time() {
+    let text = |rest: &[&str]| {
+        let base = [
+            "generate",
+            "--model",
+            "writer",
+            "--prompt",
+            "I have an idea!",
+            "--greedy",
+            "--max-new-tokens",
+            "24",
+        ];
+        lines(&[&base, rest].concat()).remove(0)["text"].clone()
+    };
+    let once = text(&["--dtype", "q4"]);
+    assert_eq!(once, text(&["--dtype", "q4"]));
+    check_fails(&["bench", "--model", "writer", "--dtype", "q5"], 2, "[possible values: q8, q4, f32]");
+}
+
+#[test]
 fn generate_takes_ids_without_a_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     support::write_gpt2(folder.path(), 1);

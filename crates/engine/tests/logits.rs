@@ -12,7 +12,7 @@ mod seeded;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use inkling_engine::checkpoint::{LoadOptions, Loaded, Loader};
+use inkling_engine::checkpoint::{Dtype, LoadOptions, Loaded, Loader};
 use inkling_engine::kernels::{Isa, SingleThread};
 use inkling_engine::model::gpt2::{Cache, Gpt2};
 use inkling_engine::sampler::argmax;
@@ -50,8 +50,9 @@ fn logits_of(model: &Gpt2, prompt: &[u32]) -> Vec<f32> {
     logits
 }
 
-fn load(config: &[u8], name: &str, weights: &[u8]) -> Loaded {
-    let mut loader = Loader::new(Some(config), LoadOptions::default()).unwrap();
+fn load(config: &[u8], name: &str, weights: &[u8], dtype: Dtype) -> Loaded {
+    let options = LoadOptions { dtype, ..LoadOptions::default() };
+    let mut loader = Loader::new(Some(config), options).unwrap();
     loader.begin_file(name, Some(weights.len() as u64)).unwrap();
     loader.push(weights).unwrap();
     loader.end_file().unwrap();
@@ -59,9 +60,9 @@ fn load(config: &[u8], name: &str, weights: &[u8]) -> Loaded {
 }
 
 #[track_caller]
-fn check_writer(expected: u64, config: &[u8], weights: &[u8]) {
+fn check_writer(expected: u64, dtype: Dtype, config: &[u8], weights: &[u8]) {
     let prompt: Vec<u32> = (0..19).map(|i| 3 + i * 211).collect();
-    check(expected, || match load(config, "model.gguf", weights) {
+    check(expected, || match load(config, "model.gguf", weights, dtype) {
         Loaded::Gpt2(model) => logits_of(&model, &prompt),
         Loaded::Encoder(_) => panic!("expected a generator"),
     });
@@ -71,6 +72,17 @@ fn check_writer(expected: u64, config: &[u8], weights: &[u8]) {
 fn the_demo_writer_has_the_same_logits_everywhere() {
     check_writer(
         0x88ba_94f5_b7f2_d8ef,
+        Dtype::Q8,
+        include_bytes!("../../../models/demo/writer/config.json"),
+        include_bytes!("../../../models/demo/writer/model.gguf"),
+    );
+}
+
+#[test]
+fn the_demo_writer_in_4_bits_has_the_same_logits_everywhere() {
+    check_writer(
+        0x1930_1f59_b34b_23cc,
+        Dtype::Q4,
         include_bytes!("../../../models/demo/writer/config.json"),
         include_bytes!("../../../models/demo/writer/model.gguf"),
     );
@@ -80,6 +92,7 @@ fn the_demo_writer_has_the_same_logits_everywhere() {
 fn the_distilled_demo_writer_has_the_same_logits_everywhere() {
     check_writer(
         0xe65d_025c_e1ec_0252,
+        Dtype::Q8,
         include_bytes!("../../../models/demo/writer-distilled/config.json"),
         include_bytes!("../../../models/demo/writer-distilled/model.gguf"),
     );
@@ -91,7 +104,7 @@ fn the_demo_critic_has_the_same_logits_everywhere() {
     let weights = include_bytes!("../../../models/demo/critic/model.safetensors");
     let texts: Vec<Vec<u32>> = (1..9).map(|n| (0..n * 7).map(|i| 5 + i * 37).collect()).collect();
     let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    check(0x9176_f2fc_99b1_dcfc, || match load(config, "model.safetensors", weights) {
+    check(0x9176_f2fc_99b1_dcfc, || match load(config, "model.safetensors", weights, Dtype::Q8) {
         Loaded::Encoder(model) => model.forward(&texts, &SingleThread).unwrap(),
         Loaded::Gpt2(_) => panic!("expected a classifier"),
     });

@@ -135,7 +135,7 @@ fn logits(model: &Loaded) -> Vec<u32> {
 fn an_unpacked_model_has_the_same_logits() {
     let mut compared = 0;
     for case in cases() {
-        for dtype in [Dtype::Q8, Dtype::F32] {
+        for dtype in Dtype::ALL {
             let (files, mut disk) = (checkpoint(&case), Disk::default());
             // One case is there to be refused.
             let Ok(plain) = files.load(dtype) else { continue };
@@ -177,6 +177,7 @@ fn the_index_of_another_dtype_or_engine_is_refused() {
     let parse = |index: &str, dtype| Index::parse(index.as_bytes(), dtype, disk.data.len() as u64);
     assert!(parse(&disk.index, Dtype::Q8).unwrap().complete.is_some());
     assert!(parse(&disk.index, Dtype::F32).is_err());
+    assert!(parse(&disk.index, Dtype::Q4).is_err());
     assert!(parse(&disk.index.replace("\"layout\":1", "\"layout\":0"), Dtype::Q8).is_err());
     assert!(parse("", Dtype::Q8).is_err());
     assert!(parse("{\"head\":", Dtype::Q8).is_err());

@@ -197,7 +197,7 @@ fn the_size_of_the_pieces_changes_nothing() {
             };
             model.forward(&mut [(&prompt, &mut Cache::new(model.config(), 4))], &SingleThread).unwrap()
         };
-        for dtype in [Dtype::F32, Dtype::Q8] {
+        for dtype in Dtype::ALL {
             let whole = logits(usize::MAX, dtype);
             for piece in [1, 7, 4096] {
                 assert_eq!(logits(piece, dtype), whole, "{case} in pieces of {piece}");
@@ -211,6 +211,7 @@ fn cached_and_uncached_logits_agree_wherever_the_prompt_is_split() {
     for (case, dtype) in [
         ("gpt2-bare-keys-masks", Dtype::F32),
         ("gpt2-bare-keys-masks", Dtype::Q8),
+        ("gpt2-bare-keys-masks", Dtype::Q4),
         ("gpt2-width-40", Dtype::F32),
     ] {
         let model = gpt2(case, dtype);
@@ -291,19 +292,38 @@ fn several_sequences_equal_their_own_runs_one_by_one() {
     assert_ne!(together[0], together[1]);
 }
 
+/// The model as `dtype` is off by at most `limit` of the largest logit in f32.
+#[track_caller]
+fn check_near(case: &str, dtype: Dtype, limit: f32) {
+    let ids: Vec<u32> = (0..10).map(|at| (at * 31 + 7) % 90).collect();
+    let logits = |dtype| {
+        let model = gpt2(case, dtype);
+        model.forward(&mut [(&ids, &mut Cache::new(model.config(), 10))], &SingleThread).unwrap()
+    };
+    let (exact, rounded) = (logits(Dtype::F32), logits(dtype));
+    let spread = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let worst = exact.iter().zip(&rounded).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(worst <= limit * spread, "{case}: off by {worst}, where logits reach {spread}");
+}
+
 #[test]
 fn eight_bits_stay_close_to_f32() {
-    for case in cases().iter().filter(|case| case.starts_with("gpt2-")) {
-        let ids: Vec<u32> = (0..10).map(|at| (at * 31 + 7) % 90).collect();
-        let logits = |dtype| {
-            let model = gpt2(case, dtype);
-            model.forward(&mut [(&ids, &mut Cache::new(model.config(), 10))], &SingleThread).unwrap()
-        };
-        let (exact, rounded) = (logits(Dtype::F32), logits(Dtype::Q8));
-        let spread = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let worst = exact.iter().zip(&rounded).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(worst <= 0.05 * spread, "{case}: off by {worst}, where logits reach {spread}");
-    }
+    cases()
+        .iter()
+        .filter(|case| case.starts_with("gpt2-"))
+        .for_each(|case| check_near(case, Dtype::Q8, 0.05));
+}
+
+#[test]
+fn four_bits_stay_near_f32() {
+    cases().iter().filter(|case| case.starts_with("gpt2-")).for_each(|case| check_near(case, Dtype::Q4, 0.5));
+}
+
+#[test]
+fn ggufs_four_bits_are_not_rounded_again() {
+    // What is left is the rounding of activations to 8 bits; 4 bits that were rounded again are off by ten times that.
+    check_near("gguf-q4_0", Dtype::Q4, 0.05);
+    check_near("gguf-q4_0", Dtype::Q8, 0.05);
 }
 
 #[test]

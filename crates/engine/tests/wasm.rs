@@ -17,7 +17,9 @@ use inkling_engine::classify::Classifier;
 use inkling_engine::generate::Generator;
 use inkling_engine::graph::node::LoadedTask;
 use inkling_engine::graph::{Answer, Graph, NodeModel, Run};
-use inkling_engine::kernels::{FINGERPRINT, Isa, SingleThread, erf, exp, fingerprint, tanh};
+use inkling_engine::kernels::{
+    FINGERPRINT, FINGERPRINT_Q4, Isa, SingleThread, erf, exp, fingerprint, fingerprint_q4, tanh,
+};
 use inkling_engine::protocol::{Parameters, Request};
 use inkling_engine::sampler::{Random, Sampler};
 use inkling_engine::tokenizer::Tokenizer;
@@ -46,6 +48,7 @@ fn kernels_have_the_same_bits_everywhere() {
     for isa in Isa::available() {
         Isa::force(Some(isa));
         assert_eq!(fingerprint(), FINGERPRINT, "got {:#x} with {isa:?}", fingerprint());
+        assert_eq!(fingerprint_q4(), FINGERPRINT_Q4, "4 bits: got {:#x} with {isa:?}", fingerprint_q4());
     }
     Isa::force(None);
 }

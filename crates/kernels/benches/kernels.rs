@@ -7,8 +7,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self as kernels, Activation, AttentionShape, FINGERPRINT, Isa, Mask, MatrixQ8, MatrixQ8Builder,
-    SingleThread,
+    self as kernels, Activation, AttentionShape, Bits, FINGERPRINT, FINGERPRINT_Q4, Isa, Mask, MatrixQ8,
+    MatrixQ8Builder, SingleThread,
 };
 use std::hint::black_box;
 
@@ -34,6 +34,7 @@ fn each(scalar: bool, mut f: impl FnMut(Isa)) {
         }
         Isa::force(Some(isa));
         assert_eq!(kernels::fingerprint(), FINGERPRINT, "{isa:?} computes other bits");
+        assert_eq!(kernels::fingerprint_q4(), FINGERPRINT_Q4, "{isa:?} computes other bits at 4 bits");
         f(isa);
     }
     Isa::force(None);
@@ -60,11 +61,20 @@ fn memory(c: &mut Criterion) {
 }
 
 fn linear_q8(c: &mut Criterion) {
-    let mut group = c.benchmark_group("kernel/linear_q8");
+    linear(c, "kernel/linear_q8", Bits::Eight);
+}
+
+fn linear_q4(c: &mut Criterion) {
+    linear(c, "kernel/linear_q4", Bits::Four);
+}
+
+fn linear(c: &mut Criterion, name: &str, bits: Bits) {
+    let mut group = c.benchmark_group(name);
     group.sample_size(20);
     for (rows, cols) in MATRICES {
         let weights = numbers(1, rows * cols);
-        let matrix = MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite");
+        let matrix =
+            MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights).expect("seeded numbers are finite");
         for m in [1, 64] {
             let (x, mut out) = (numbers(2, m * cols), vec![0.0; m * rows]);
             group.throughput(match m {
@@ -82,12 +92,17 @@ fn linear_q8(c: &mut Criterion) {
 }
 
 fn pack(c: &mut Criterion) {
+    packing(c, "kernel/pack_q8", Bits::Eight);
+    packing(c, "kernel/pack_q4", Bits::Four);
+}
+
+fn packing(c: &mut Criterion, name: &str, bits: Bits) {
     let (rows, cols) = (3072, 768);
     let weights = numbers(1, rows * cols);
-    let mut group = c.benchmark_group("kernel/pack");
+    let mut group = c.benchmark_group(name);
     group.sample_size(20).throughput(Throughput::Bytes(size_of_val(weights.as_slice()) as u64));
     each(true, |isa| {
-        let mut builder = MatrixQ8Builder::new(rows, cols);
+        let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
         group.bench_function(BenchmarkId::new("rows", format!("{isa:?}")), |b| {
             b.iter(|| {
                 for (row, weights) in weights.chunks(cols).enumerate() {
@@ -169,5 +184,5 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, memory, linear_q8, pack, rows, attention);
+criterion_group!(benches, memory, linear_q8, linear_q4, pack, rows, attention);
 criterion_main!(benches);

@@ -8,12 +8,14 @@
 //! 3. Without VNNI, `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs with 16-bit saturation. Weights plus
 //!    128 would saturate; so the unsigned operand is `|x|` and the sign of `x` moves to the weights (`vpsignb`), which
 //!    lie within -127..=127: a pair is at most `2 * 127 * 127 = 32258`, exact.
+//! 4. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
+//!    add up in 16 bits, and are widened once.
 
 use super::Around;
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, MatrixQ8, PANEL, Tile};
+use super::matrix::{BLOCK, Bits, MatrixQ8, PANEL, Stored, Tile, TileQ4};
 use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
@@ -51,72 +53,62 @@ pub(crate) unsafe fn matmul_dot(
     unsafe { matmul_with::<true>(matrix, x, panels, around, out) }
 }
 
+/// Weights that know their dot products with activations.
+trait Weights: Stored {
+    /// The dot products of 16 rows of weights with `M` of activations; `FETCH` asks for weights `AHEAD`.
+    ///
+    /// # Safety
+    /// The caller enables AVX2 and, if `VNNI`, AVX-VNNI.
+    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M];
+}
+
+/// The two registers of a group, after asking for those `AHEAD` if `M` leaves time for it.
+///
 /// # Safety
-/// Nobody else uses the columns of `out` that belong to `panels`; the caller enables AVX2, F16C and, if `VNNI`, AVX-VNNI.
+/// The caller enables AVX2.
 #[inline(always)]
-unsafe fn matmul_with<const VNNI: bool>(
-    matrix: &MatrixQ8,
-    x: &Quantised,
-    panels: Range<usize>,
-    around: &Around<'_>,
-    out: &Shared<'_, f32>,
-) {
-    for panel in panels {
-        for first in (0..x.rows).step_by(4) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                match x.rows - first {
-                    1 => rows::<1, VNNI>(matrix, x, panel, first, around, out),
-                    2 => rows::<2, VNNI>(matrix, x, panel, first, around, out),
-                    3 => rows::<3, VNNI>(matrix, x, panel, first, around, out),
-                    _ => rows::<4, VNNI>(matrix, x, panel, first, around, out),
-                }
-            }
+unsafe fn load<const M: usize>(group: &[i32; PANEL]) -> [__m256i; 2] {
+    let at = group.as_ptr().cast::<__m256i>();
+    // SAFETY: a group has 64 bytes; what is asked for ahead may lie anywhere.
+    unsafe {
+        if M < 4 {
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_byte_add(AHEAD).cast());
         }
+        [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))]
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group.
+/// The activations of columns `4 * group..4 * group + 4`, eight times.
 ///
 /// # Safety
-/// As for [`matmul_with`].
+/// The caller enables AVX2.
 #[inline(always)]
-unsafe fn rows<const M: usize, const VNNI: bool>(
-    matrix: &MatrixQ8,
-    x: &Quantised,
-    panel: usize,
-    first: usize,
-    around: &Around<'_>,
-    out: &Shared<'_, f32>,
-) {
-    // SAFETY of the block: loads stay within a tile (8 groups of 64 bytes, 16 scales of 2 bytes); instructions are
-    // enabled by the caller.
-    unsafe {
-        let (tiles, scales) = matrix.panel(panel);
-        let (xs, _) = x.group(first, M).as_chunks::<M>();
-        let flip = _mm256_set1_epi8(-128);
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+unsafe fn spread(x: &Block, group: usize) -> __m256i {
+    let q = &x.q[group * 4..];
+    let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_set1_epi32(q) }
+}
+
+impl Weights for Tile {
+    #[inline(always)]
+    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (flip, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
             let mut dots = [[_mm256_setzero_si256(); 2]; M];
             if VNNI {
                 for m in 0..M {
                     dots[m] = [_mm256_set1_epi32(x[m].excess); 2];
                 }
             }
-            for (i, group) in tile.0.iter().enumerate() {
-                if M < 4 {
-                    _mm_prefetch::<_MM_HINT_T1>(group.as_ptr().wrapping_byte_add(AHEAD).cast());
-                }
-                let at = group.as_ptr().cast::<__m256i>();
-                let mut w = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
+            for (i, group) in self.0.iter().enumerate() {
+                let mut w = load::<M>(group);
                 if VNNI {
                     w = [_mm256_xor_si256(w[0], flip), _mm256_xor_si256(w[1], flip)];
                 }
                 for m in 0..M {
-                    let q = &x[m].q[i * 4..];
-                    let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-                    let q = _mm256_set1_epi32(q);
+                    let q = spread(&x[m], i);
                     if VNNI {
                         dots[m][0] = _mm256_dpbusd_avx_epi32(dots[m][0], w[0], q);
                         dots[m][1] = _mm256_dpbusd_avx_epi32(dots[m][1], w[1], q);
@@ -131,6 +123,121 @@ unsafe fn rows<const M: usize, const VNNI: bool>(
                     }
                 }
             }
+            dots
+        }
+    }
+}
+
+impl Weights for TileQ4 {
+    #[inline(always)]
+    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+            let excess = |x: &Block| [_mm256_set1_epi32(x.excess / 16); 2];
+            let mut dots = [[_mm256_setzero_si256(); 2]; M];
+            if VNNI {
+                for m in 0..M {
+                    dots[m] = excess(&x[m]);
+                }
+            }
+            for (pair, group) in self.0.iter().enumerate() {
+                let both = load::<M>(group);
+                for i in 0..2 {
+                    let w = both.map(|both| {
+                        _mm256_and_si256(if i == 0 { both } else { _mm256_srli_epi16::<4>(both) }, low)
+                    });
+                    for m in 0..M {
+                        let q = spread(&x[m], 2 * pair + i);
+                        for half in 0..2 {
+                            dots[m][half] = if VNNI {
+                                _mm256_dpbusd_avx_epi32(dots[m][half], w[half], q)
+                            } else {
+                                _mm256_add_epi16(dots[m][half], _mm256_maddubs_epi16(w[half], q))
+                            };
+                        }
+                    }
+                }
+            }
+            if !VNNI {
+                for m in 0..M {
+                    let excess = excess(&x[m]);
+                    for half in 0..2 {
+                        dots[m][half] =
+                            _mm256_add_epi32(_mm256_madd_epi16(dots[m][half], ones), excess[half]);
+                    }
+                }
+            }
+            dots
+        }
+    }
+}
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`; the caller enables AVX2, F16C and, if `VNNI`, AVX-VNNI.
+#[inline(always)]
+unsafe fn matmul_with<const VNNI: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match matrix.bits() {
+            Bits::Eight => matmul_of::<Tile, VNNI>(matrix, x, panels, around, out),
+            Bits::Four => matmul_of::<TileQ4, VNNI>(matrix, x, panels, around, out),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn matmul_of<T: Weights, const VNNI: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    for panel in panels {
+        for first in (0..x.rows).step_by(4) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match x.rows - first {
+                    1 => rows::<T, 1, VNNI>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, VNNI>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, VNNI>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, VNNI>(matrix, x, panel, first, around, out),
+                }
+            }
+        }
+    }
+}
+
+/// The outputs of one panel for the activation rows `first..first + M`, a group.
+///
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn rows<T: Weights, const M: usize, const VNNI: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panel: usize,
+    first: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY of the block: loads stay within a tile (8 groups of 64 bytes, 16 scales of 2 bytes); instructions are
+    // enabled by the caller.
+    unsafe {
+        let (tiles, scales) = matrix.panel::<T>(panel);
+        let (xs, _) = x.group(first, M).as_chunks::<M>();
+        let mut sums = [[_mm256_setzero_ps(); 2]; M];
+        for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+            let dots = tile.dots::<M, VNNI>(x);
             let at = scales.as_ptr().cast::<__m128i>();
             let scales = [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))];
             for m in 0..M {
@@ -172,6 +279,29 @@ pub(crate) fn pack_columns(
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
     pack::columns(weights, stride, n, tile, scales)
+}
+
+/// [`pack::row_q4`], compiled for AVX2.
+#[target_feature(enable = "avx2")]
+pub(crate) fn pack_row_q4(
+    weights: &[f32],
+    tiles: &mut [TileQ4],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    pack::row_q4(weights, tiles, scales, row)
+}
+
+/// [`pack::columns_q4`], compiled for AVX2.
+#[target_feature(enable = "avx2")]
+pub(crate) fn pack_columns_q4(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut TileQ4,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    pack::columns_q4(weights, stride, n, tile, scales)
 }
 
 /// Quantises blocks of 32 as [`scalar::quantise_block`](super::scalar::quantise_block) does.

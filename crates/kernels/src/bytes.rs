@@ -40,15 +40,15 @@ impl MatrixQ8 {
     /// The bytes of weights and of scales, in the order of memory.
     #[must_use]
     pub fn as_bytes(&self) -> [&[u8]; 2] {
-        let (weights, scales) = self.parts();
-        [view(weights), view(scales)]
+        let (q8, q4, scales) = self.parts();
+        [if q4.is_empty() { view(q8) } else { view(q4) }, view(scales)]
     }
 }
 
 impl MatrixQ8Builder {
-    /// The bytes of weights and of scales, to be filled with what [`MatrixQ8::as_bytes`] gave for the same sizes.
+    /// The bytes of weights and of scales, to be filled with what [`MatrixQ8::as_bytes`] gave for the same sizes and bits.
     pub fn as_bytes_mut(&mut self) -> [&mut [u8]; 2] {
-        let (weights, scales) = self.parts_mut();
-        [view_mut(weights), view_mut(scales)]
+        let (q8, q4, scales) = self.parts_mut();
+        [if q4.is_empty() { view_mut(q8) } else { view_mut(q4) }, view_mut(scales)]
     }
 }

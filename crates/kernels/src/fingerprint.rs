@@ -1,16 +1,41 @@
 //! One number for the bits of all kernels.
 
 use super::{
-    Activation, Around, AttentionShape, Mask, MatrixQ8, SingleThread, attention, layer_norm, softmax,
+    Activation, Around, AttentionShape, Bits, Mask, MatrixQ8, SingleThread, attention, layer_norm, softmax,
 };
 
 /// FNV-1a over the bits of results.
 struct Hash(u64);
 
+const START: Hash = Hash(0xcbf2_9ce4_8422_2325);
+
 impl Hash {
     fn add(&mut self, results: &[f32]) {
         for byte in results.iter().flat_map(|x| x.to_le_bytes()) {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn products(&mut self, bits: Bits) {
+        let activations =
+            [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Tanh];
+        for (rows, cols) in [(1, 32), (17, 96), (16, 768), (33, 160), (7, 3072)] {
+            let (weights, bias) = (numbers(rows as u64, rows * cols), numbers(9, rows));
+            // Weights and activations at the ends of their ranges too: what saturates, if anything does.
+            let signs =
+                |x: &[f32]| -> Vec<f32> { x.iter().map(|x| if *x > 0.0 { 1.0 } else { -1.0 }).collect() };
+            for (m, activation) in [1, 2, 3, 4, 5, 8, 9, 17].into_iter().zip(activations.into_iter().cycle())
+            {
+                let x = numbers(100 + m as u64, m * cols);
+                let mut out = vec![0.0; m * rows];
+                for (weights, x) in [(weights.clone(), x.clone()), (signs(&weights), signs(&x))] {
+                    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights)
+                        .expect("seeded numbers are finite");
+                    let around = Around { bias: Some(&bias), activation, ..Around::default() };
+                    matrix.matmul_with(&x, &around, &mut out, &SingleThread);
+                    self.add(&out);
+                }
+            }
         }
     }
 }
@@ -39,24 +64,8 @@ pub(crate) fn numbers(seed: u64, n: usize) -> Vec<f32> {
 /// [`FINGERPRINT`]. A few milliseconds.
 #[must_use]
 pub fn fingerprint() -> u64 {
-    let mut hash = Hash(0xcbf2_9ce4_8422_2325);
-    let activations =
-        [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Tanh];
-    for (rows, cols) in [(1, 32), (17, 96), (16, 768), (33, 160), (7, 3072)] {
-        let (weights, bias) = (numbers(rows as u64, rows * cols), numbers(9, rows));
-        // Weights and activations at the ends of their ranges too: what saturates, if anything does.
-        let signs = |x: &[f32]| -> Vec<f32> { x.iter().map(|x| if *x > 0.0 { 1.0 } else { -1.0 }).collect() };
-        for (m, activation) in [1, 2, 3, 4, 5, 8, 9, 17].into_iter().zip(activations.into_iter().cycle()) {
-            let x = numbers(100 + m as u64, m * cols);
-            let mut out = vec![0.0; m * rows];
-            for (weights, x) in [(weights.clone(), x.clone()), (signs(&weights), signs(&x))] {
-                let matrix = MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite");
-                let around = Around { bias: Some(&bias), activation, ..Around::default() };
-                matrix.matmul_with(&x, &around, &mut out, &SingleThread);
-                hash.add(&out);
-            }
-        }
-    }
+    let mut hash = START;
+    hash.products(Bits::Eight);
     for n in [1, 15, 16, 17, 768] {
         let mut x = numbers(n as u64, n);
         let mut out = vec![0.0; n];
@@ -82,3 +91,14 @@ pub fn fingerprint() -> u64 {
 
 /// What [`fingerprint`] gives everywhere.
 pub const FINGERPRINT: u64 = 0x9228_39ec_3729_a004;
+
+/// [`fingerprint`] of products with 4-bit matrices.
+#[must_use]
+pub fn fingerprint_q4() -> u64 {
+    let mut hash = START;
+    hash.products(Bits::Four);
+    hash.0
+}
+
+/// What [`fingerprint_q4`] gives everywhere.
+pub const FINGERPRINT_Q4: u64 = 0x77cf_0c2f_8a90_b727;

@@ -1,4 +1,4 @@
-//! The arithmetic that takes the time: 8-bit matrix products, attention, LayerNorm, softmax, activations.
+//! The arithmetic that takes the time: products with 8-bit and 4-bit matrices, attention, LayerNorm, softmax, activations.
 //!
 //! [`scalar`] defines every result, to the last bit. The twins of each instruction set compute the same numbers in the
 //! same order and are chosen at run time ([`Isa`]). Nothing here allocates per call, but for scratch that a thread keeps.
@@ -34,11 +34,11 @@ mod storage;
 #[cfg(not(target_arch = "wasm32"))]
 mod team;
 
-pub use fingerprint::{FINGERPRINT, fingerprint};
+pub use fingerprint::{FINGERPRINT, FINGERPRINT_Q4, fingerprint, fingerprint_q4};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};
-pub use matrix::{MatrixQ8, MatrixQ8Builder, NotFinite};
-use matrix::{PANEL, Tile};
+pub use matrix::{Bits, MatrixQ8, MatrixQ8Builder, NotFinite};
+use matrix::{PANEL, Tile, TileQ4};
 use pool::Shared;
 pub use pool::{Pool, SingleThread};
 use quantised::{Block, Quantised};
@@ -106,6 +106,27 @@ fn pack_columns(
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
     dispatch!(isa, pack_columns(weights, stride, n, tile, scales))
+}
+
+fn pack_row_q4(
+    isa: Isa,
+    weights: &[f32],
+    tiles: &mut [TileQ4],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    dispatch!(isa, pack_row_q4(weights, tiles, scales, row))
+}
+
+fn pack_columns_q4(
+    isa: Isa,
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut TileQ4,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    dispatch!(isa, pack_columns_q4(weights, stride, n, tile, scales))
 }
 
 /// # Safety

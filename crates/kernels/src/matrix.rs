@@ -1,16 +1,19 @@
-//! The 8-bit matrix and how it lies in memory.
+//! Matrices of 8-bit and 4-bit weights, and how they lie in memory.
 //!
 //! A *panel* is 16 rows. It is stored block by block (32 columns), and a block's 512 weights in 8 groups of 64 bytes:
 //! group `g` holds for each of the 16 rows its 4 weights of columns `4g..4g + 4`. So a register of any width holds the
 //! same 4 columns of 4, 8 or 16 rows, one dot-product instruction gives each row its own 32-bit lane, and a row's sum
 //! never has to be gathered from several lanes. Scales lie apart, 16 f16 a tile, never negative (a negative scale of a
 //! foreign file moves its sign to the weights). The last panel is filled up with rows of zeros.
+//!
+//! At 4 bits, two groups share 64 bytes: group `2g` has the low halves of the bytes, group `2g + 1` the high ones, so that
+//! one load, a mask and a shift give two registers. Weights lie there plus 8, in 0..16, and their scales have a sign.
 
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
 use super::quantised::Quantised;
 use super::storage::{Plain, Storage};
-use super::{Around, matmul, pack_columns, pack_row};
+use super::{Around, matmul, pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -28,20 +31,85 @@ pub(crate) struct Tile(pub(crate) [[i32; PANEL]; BLOCK / 4]);
 // SAFETY: nothing but numbers, as many bytes as the alignment asks for.
 unsafe impl Plain for Tile {}
 
-impl Tile {
+/// A [`Tile`] of 4-bit weights: 4 pairs of groups. A byte holds weight plus 8 of the first group of its pair in its lower
+/// half, that of the second in its upper half.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct TileQ4(pub(crate) [[i32; PANEL]; BLOCK / 8]);
+
+// SAFETY: as for `Tile`.
+unsafe impl Plain for TileQ4 {}
+
+impl TileQ4 {
+    /// Sets the weights of a row, given plus 8.
+    pub(crate) fn set_row(&mut self, row: usize, q: &[u8; BLOCK]) {
+        for (pair, q) in self.0.iter_mut().zip(q.as_chunks::<8>().0) {
+            let byte = |k| q[k] | q[k + 4] << 4;
+            pair[row] = i32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]);
+        }
+    }
+}
+
+/// How many bits a matrix keeps of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bits {
+    /// -8..=7, as in GGUF's Q4_0: 4.5 bits with the scale.
+    Four,
+    /// -127..=127, as in GGUF's Q8_0: 8.5 bits with the scale.
+    Eight,
+}
+
+/// The tiles of a matrix.
+enum Tiles {
+    Q8(Storage<Tile>),
+    Q4(Storage<TileQ4>),
+}
+
+/// What a kernel reads of a panel's block.
+pub(crate) trait Stored: Sized {
+    /// The tiles of a matrix that holds such.
+    fn of(matrix: &MatrixQ8) -> &[Self];
     /// The weight of row `row` of the panel in column `k` of the block.
-    pub(crate) fn weight(&self, row: usize, k: usize) -> i8 {
+    fn weight(&self, row: usize, k: usize) -> i8;
+}
+
+impl Stored for Tile {
+    #[inline(always)]
+    fn of(matrix: &MatrixQ8) -> &[Self] {
+        match &matrix.weights {
+            Tiles::Q8(tiles) => tiles,
+            Tiles::Q4(_) => unreachable!("kernels: an 8-bit kernel for a 4-bit matrix"),
+        }
+    }
+
+    fn weight(&self, row: usize, k: usize) -> i8 {
         self.0[k / 4][row].to_le_bytes()[k % 4] as i8
     }
 }
 
-/// A matrix `(rows, cols)` of 8-bit weights, in blocks of 32 along a row with one f16 scale each, as GGUF's Q8_0.
+impl Stored for TileQ4 {
+    #[inline(always)]
+    fn of(matrix: &MatrixQ8) -> &[Self] {
+        match &matrix.weights {
+            Tiles::Q4(tiles) => tiles,
+            Tiles::Q8(_) => unreachable!("kernels: a 4-bit kernel for an 8-bit matrix"),
+        }
+    }
+
+    fn weight(&self, row: usize, k: usize) -> i8 {
+        let byte = self.0[k / 8][row].to_le_bytes()[k % 4];
+        (byte >> (k & 4) & 0xf) as i8 - 8
+    }
+}
+
+/// A matrix `(rows, cols)` of 8-bit or 4-bit weights, in blocks of 32 along a row with one f16 scale each, as GGUF's Q8_0
+/// and Q4_0.
 ///
-/// Packed once, at load; 8.5 bits a weight. `cols` is a multiple of 32.
+/// Packed once, at load; 8.5 or 4.5 bits a weight. `cols` is a multiple of 32.
 pub struct MatrixQ8 {
     rows: usize,
     cols: usize,
-    weights: Storage<Tile>,
+    weights: Tiles,
     scales: Storage<[u16; PANEL]>,
 }
 
@@ -61,23 +129,39 @@ pub struct NotFinite {
 }
 
 impl MatrixQ8Builder {
-    /// Allocates the packed storage of a matrix of zeros.
+    /// Allocates the packed storage of an 8-bit matrix of zeros.
     ///
     /// # Panics
     /// If 32 does not divide `cols`.
     #[must_use]
     pub fn new(rows: usize, cols: usize) -> Self {
-        assert!(
-            cols.is_multiple_of(BLOCK),
-            "kernels: 8-bit matrix with {cols} columns; a multiple of {BLOCK} expected"
-        );
-        let tiles = rows.div_ceil(PANEL) * (cols / BLOCK);
-        let (weights, scales) = (Storage::zeroed(tiles), Storage::zeroed(tiles));
-        Self { matrix: MatrixQ8 { rows, cols, weights, scales } }
+        Self::with_bits(Bits::Eight, rows, cols)
     }
 
-    /// Quantises one row of `cols` weights as GGUF's reference does: `d = amax / 127`, `q = round(w * (1 / d))` with ties
-    /// away from zero, and `d` is stored as f16.
+    /// Allocates the packed storage of a matrix of zeros.
+    ///
+    /// # Panics
+    /// If 32 does not divide `cols`.
+    #[must_use]
+    pub fn with_bits(bits: Bits, rows: usize, cols: usize) -> Self {
+        assert!(
+            cols.is_multiple_of(BLOCK),
+            "kernels: packed matrix with {cols} columns; a multiple of {BLOCK} expected"
+        );
+        let tiles = rows.div_ceil(PANEL) * (cols / BLOCK);
+        let weights = match bits {
+            Bits::Eight => Tiles::Q8(Storage::zeroed(tiles)),
+            // All of them -8, until they are set; their scales, which are 0, make them zeros.
+            Bits::Four => Tiles::Q4(Storage::zeroed(tiles)),
+        };
+        Self { matrix: MatrixQ8 { rows, cols, weights, scales: Storage::zeroed(tiles) } }
+    }
+
+    /// Quantises one row of `cols` weights.
+    ///
+    /// To 8 bits as GGUF's reference does: `d = amax / 127`, `q = round(w * (1 / d))` with ties away from zero, and `d` is
+    /// stored as f16. To 4 bits with the scale that has the least squared error of a few that are tried, an error about a
+    /// ninth below that of GGUF's Q4_0.
     ///
     /// # Errors
     /// [`NotFinite`] names the block with an infinity or a NaN.
@@ -102,9 +186,12 @@ impl MatrixQ8Builder {
     fn set_blocks(&mut self, row: usize, block: usize, weights: &[f32]) -> Result<(), NotFinite> {
         let n = weights.len() / BLOCK;
         let at = self.tile(row, block);
-        let (tiles, scales) = (&mut self.matrix.weights[at..at + n], &mut self.matrix.scales[at..at + n]);
-        pack_row(Isa::active(), weights, tiles, scales, row % PANEL)
-            .map_err(|i| NotFinite { row, block: block + i })
+        let (isa, lane, scales) = (Isa::active(), row % PANEL, &mut self.matrix.scales[at..at + n]);
+        match &mut self.matrix.weights {
+            Tiles::Q8(tiles) => pack_row(isa, weights, &mut tiles[at..at + n], scales, lane),
+            Tiles::Q4(tiles) => pack_row_q4(isa, weights, &mut tiles[at..at + n], scales, lane),
+        }
+        .map_err(|i| NotFinite { row, block: block + i })
     }
 
     /// Quantises the columns `32 * block..32 * block + 32` of all rows: `weights` is `(32, rows)`, 32 rows of a
@@ -118,20 +205,27 @@ impl MatrixQ8Builder {
         let isa = Isa::active();
         for first in (0..rows).step_by(PANEL) {
             let at = self.tile(first, block);
-            let (tile, scales) = (&mut self.matrix.weights[at], &mut self.matrix.scales[at]);
-            pack_columns(isa, &weights[first..], rows, PANEL.min(rows - first), tile, scales)
-                .map_err(|i| NotFinite { row: first + i, block })?;
+            let (weights, n, scales) =
+                (&weights[first..], PANEL.min(rows - first), &mut self.matrix.scales[at]);
+            match &mut self.matrix.weights {
+                Tiles::Q8(tiles) => pack_columns(isa, weights, rows, n, &mut tiles[at], scales),
+                Tiles::Q4(tiles) => pack_columns_q4(isa, weights, rows, n, &mut tiles[at], scales),
+            }
+            .map_err(|i| NotFinite { row: first + i, block })?;
         }
         Ok(())
     }
 
-    /// Takes over a Q8_0 block with its exact bits: `scale` is an f16's.
+    /// Takes over a Q8_0 or Q4_0 block with its exact bits: `scale` is an f16's.
     ///
     /// A weight of -128, which no quantiser of Q8_0 writes, becomes -127. An infinite scale or a NaN is refused.
     ///
     /// # Errors
     /// [`NotFinite`] if the scale is an infinity or a NaN.
-    pub fn set_block_q8(
+    ///
+    /// # Panics
+    /// If a weight of a 4-bit matrix is not within -8..=7.
+    pub fn set_block(
         &mut self,
         row: usize,
         block: usize,
@@ -141,19 +235,37 @@ impl MatrixQ8Builder {
         if scale & 0x7c00 == 0x7c00 {
             return Err(NotFinite { row, block });
         }
-        let sign = if scale & 0x8000 == 0 { 1 } else { -1 };
-        let at = self.tile(row, block);
-        self.matrix.scales[at][row % PANEL] = scale & 0x7fff;
-        let q = weights.map(|w| (w.max(-127) * sign) as u8);
-        for (group, q) in self.matrix.weights[at].0.iter_mut().zip(q.as_chunks::<4>().0) {
-            group[row % PANEL] = i32::from_le_bytes(*q);
+        let (at, row) = (self.tile(row, block), row % PANEL);
+        match &mut self.matrix.weights {
+            Tiles::Q8(tiles) => {
+                let sign = if scale & 0x8000 == 0 { 1 } else { -1 };
+                self.matrix.scales[at][row] = scale & 0x7fff;
+                let q = weights.map(|w| (w.max(-127) * sign) as u8);
+                for (group, q) in tiles[at].0.iter_mut().zip(q.as_chunks::<4>().0) {
+                    group[row] = i32::from_le_bytes(*q);
+                }
+            }
+            Tiles::Q4(tiles) => {
+                assert!(weights.iter().all(|w| (-8..8).contains(w)), "kernels: 4-bit weights {weights:?}");
+                self.matrix.scales[at][row] = scale;
+                tiles[at].set_row(row, &weights.map(|w| (w + 8) as u8));
+            }
         }
         Ok(())
     }
 
-    /// Weights and scales, to be filled as they lie in memory.
-    pub(crate) fn parts_mut(&mut self) -> (&mut [Tile], &mut [[u16; PANEL]]) {
-        (&mut self.matrix.weights, &mut self.matrix.scales)
+    /// The tiles of 8 bits or those of 4, of which one is empty, and the scales, to be filled as they lie in memory.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [Tile], &mut [TileQ4], &mut [[u16; PANEL]]) {
+        match &mut self.matrix.weights {
+            Tiles::Q8(tiles) => (tiles, &mut [], &mut self.matrix.scales),
+            Tiles::Q4(tiles) => (&mut [], tiles, &mut self.matrix.scales),
+        }
+    }
+
+    /// Bits of its weights.
+    #[must_use]
+    pub fn bits(&self) -> Bits {
+        self.matrix.bits()
     }
 
     /// The matrix, ready for products.
@@ -174,7 +286,7 @@ impl MatrixQ8Builder {
 }
 
 impl MatrixQ8 {
-    /// Quantises `weights`: `(rows, cols)`, row-major.
+    /// Quantises `weights` to 8 bits: `(rows, cols)`, row-major.
     ///
     /// # Errors
     /// [`NotFinite`] names the block with an infinity or a NaN.
@@ -182,8 +294,24 @@ impl MatrixQ8 {
     /// # Panics
     /// If 32 does not divide `cols`, or `weights` has another size.
     pub fn from_f32(rows: usize, cols: usize, weights: &[f32]) -> Result<Self, NotFinite> {
+        Self::from_f32_with_bits(Bits::Eight, rows, cols, weights)
+    }
+
+    /// Quantises `weights`: `(rows, cols)`, row-major.
+    ///
+    /// # Errors
+    /// [`NotFinite`] names the block with an infinity or a NaN.
+    ///
+    /// # Panics
+    /// If 32 does not divide `cols`, or `weights` has another size.
+    pub fn from_f32_with_bits(
+        bits: Bits,
+        rows: usize,
+        cols: usize,
+        weights: &[f32],
+    ) -> Result<Self, NotFinite> {
         assert_eq!(weights.len(), rows * cols, "kernels: weights of a matrix {rows} x {cols}");
-        let mut builder = MatrixQ8Builder::new(rows, cols);
+        let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
         for (row, weights) in weights.chunks_exact(cols.max(1)).enumerate() {
             builder.set_row_f32(row, weights)?;
         }
@@ -193,7 +321,7 @@ impl MatrixQ8 {
     /// The rows of all `matrices`, one matrix below the other.
     ///
     /// # Panics
-    /// If there is none, if they differ in `cols`, or if 16 does not divide the rows of all but the last.
+    /// If there is none, if they differ in `cols` or in bits, or if 16 does not divide the rows of all but the last.
     #[must_use]
     pub fn stack(matrices: Vec<Self>) -> Self {
         let cols = matrices.first().expect("a stack has a matrix").cols;
@@ -208,9 +336,27 @@ impl MatrixQ8 {
             rows += matrix.rows;
         }
         // A panel's tiles lie together, so whole panels follow each other.
-        let (weights, scales): (Vec<_>, Vec<_>) =
-            matrices.into_iter().map(|matrix| (matrix.weights, matrix.scales)).unzip();
-        Self { rows, cols, weights: Storage::concat(&weights), scales: Storage::concat(&scales) }
+        let (mut q8, mut q4, mut scales) = (Vec::new(), Vec::new(), Vec::with_capacity(matrices.len()));
+        for matrix in matrices {
+            match matrix.weights {
+                Tiles::Q8(tiles) => q8.push(tiles),
+                Tiles::Q4(tiles) => q4.push(tiles),
+            }
+            scales.push(matrix.scales);
+        }
+        assert!(q8.is_empty() || q4.is_empty(), "kernels: a stack of matrices with different bits");
+        let weights =
+            if q4.is_empty() { Tiles::Q8(Storage::concat(&q8)) } else { Tiles::Q4(Storage::concat(&q4)) };
+        Self { rows, cols, weights, scales: Storage::concat(&scales) }
+    }
+
+    /// Bits of its weights.
+    #[must_use]
+    pub fn bits(&self) -> Bits {
+        match self.weights {
+            Tiles::Q8(_) => Bits::Eight,
+            Tiles::Q4(_) => Bits::Four,
+        }
     }
 
     /// Outputs of a product.
@@ -228,7 +374,11 @@ impl MatrixQ8 {
     /// Bytes of weights and scales in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        size_of_val(&*self.weights) + size_of_val(&*self.scales)
+        let weights = match &self.weights {
+            Tiles::Q8(tiles) => size_of_val(&**tiles),
+            Tiles::Q4(tiles) => size_of_val(&**tiles),
+        };
+        weights + size_of_val(&*self.scales)
     }
 
     /// `out[m][n] = sum over k of x[m][k] * w[n][k]`, plus `bias[n]`.
@@ -303,7 +453,14 @@ impl MatrixQ8 {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "kernels: row {row} of a matrix {} x {}", self.rows, self.cols);
         assert_eq!(out.len(), self.cols, "kernels: a row's weights");
-        let (tiles, scales) = self.panel(row / PANEL);
+        match self.weights {
+            Tiles::Q8(_) => self.row_of::<Tile>(row, out),
+            Tiles::Q4(_) => self.row_of::<TileQ4>(row, out),
+        }
+    }
+
+    fn row_of<T: Stored>(&self, row: usize, out: &mut [f32]) {
+        let (tiles, scales) = self.panel::<T>(row / PANEL);
         let row = row % PANEL;
         for ((tile, scales), out) in tiles.iter().zip(scales).zip(out.chunks_exact_mut(BLOCK)) {
             let scale = f32_from_f16(scales[row]);
@@ -313,9 +470,12 @@ impl MatrixQ8 {
         }
     }
 
-    /// Weights and scales as they lie in memory.
-    pub(crate) fn parts(&self) -> (&[Tile], &[[u16; PANEL]]) {
-        (&self.weights, &self.scales)
+    /// The tiles of 8 bits or those of 4, of which one is empty, and the scales.
+    pub(crate) fn parts(&self) -> (&[Tile], &[TileQ4], &[[u16; PANEL]]) {
+        match &self.weights {
+            Tiles::Q8(tiles) => (tiles, &[], &self.scales),
+            Tiles::Q4(tiles) => (&[], tiles, &self.scales),
+        }
     }
 
     /// Blocks of a row.
@@ -323,11 +483,11 @@ impl MatrixQ8 {
         self.cols / BLOCK
     }
 
-    /// The tiles of a panel, one a block: 8 groups of 16 rows of 4 columns, and 16 scales.
+    /// The tiles of a panel, one a block, and 16 scales for each.
     #[inline(always)]
-    pub(crate) fn panel(&self, panel: usize) -> (&[Tile], &[[u16; PANEL]]) {
+    pub(crate) fn panel<T: Stored>(&self, panel: usize) -> (&[T], &[[u16; PANEL]]) {
         let n = self.blocks();
-        (&self.weights[panel * n..][..n], &self.scales[panel * n..][..n])
+        (&T::of(self)[panel * n..][..n], &self.scales[panel * n..][..n])
     }
 
     /// Where the outputs of a panel for the activation row `m` lie.
@@ -359,11 +519,15 @@ impl MatrixQ8 {
     }
 }
 
-/// The value of a finite f16 that is not negative: its bits moved into f32's places, and the exponent's bias corrected
-/// by an exact multiplication, which is right for subnormal numbers too.
+/// The value of a finite f16: its bits moved into f32's places, and the exponent's bias corrected by an exact
+/// multiplication, which is right for subnormal numbers too.
 pub(crate) fn f32_from_f16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 13) * F16_BIAS
+    // The sign, extended, fills the places above the exponent too; it stays in the highest.
+    f32::from_bits((i32::from(bits as i16) << 13) as u32 & F16_PLACES) * F16_BIAS
 }
+
+/// Where f32 keeps sign, exponent and fraction of an f16.
+pub(crate) const F16_PLACES: u32 = 0x8fff_ffff;
 
 /// 2^(127 - 15).
 pub(crate) const F16_BIAS: f32 = f32::from_bits((127 + 112) << 23);

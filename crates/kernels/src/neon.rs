@@ -7,11 +7,12 @@
 //!    operand from a lane, so that two registers hold all 32 activations of a block.
 //! 3. Elsewhere `smull` and `smlal` add the products of two groups in 16 bits (at most `2 * 127 * 127 = 32258`), and
 //!    `sadalp` adds neighbours to 32-bit lanes, two a row, which are added once a block.
+//! 4. 4-bit weights lie there plus 8, which signed bytes hold too; their sums start at an excess of `8 * sum(x)`, negative.
 
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{F16_BIAS, MatrixQ8, PANEL, Tile};
+use super::matrix::{Bits, F16_BIAS, F16_PLACES, MatrixQ8, PANEL, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
@@ -60,15 +61,34 @@ unsafe fn matmul_with<const DOT: bool>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match matrix.bits() {
+            Bits::Eight => matmul_of::<Tile, DOT>(matrix, x, panels, around, out),
+            Bits::Four => matmul_of::<TileQ4, DOT>(matrix, x, panels, around, out),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn matmul_of<T: Weights, const DOT: bool>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     for panel in panels {
         for first in (0..x.rows).step_by(4) {
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<1, DOT>(matrix, x, panel, first, around, out),
-                    2 => rows::<2, DOT>(matrix, x, panel, first, around, out),
-                    3 => rows::<3, DOT>(matrix, x, panel, first, around, out),
-                    _ => rows::<4, DOT>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, DOT>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, DOT>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, DOT>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, DOT>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -80,7 +100,7 @@ unsafe fn matmul_with<const DOT: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn rows<const M: usize, const DOT: bool>(
+unsafe fn rows<T: Weights, const M: usize, const DOT: bool>(
     matrix: &MatrixQ8,
     x: &Quantised,
     panel: usize,
@@ -88,7 +108,7 @@ unsafe fn rows<const M: usize, const DOT: bool>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let (tiles, scales) = matrix.panel(panel);
+    let (tiles, scales) = matrix.panel::<T>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     // SAFETY: no operation on registers touches memory; NEON is part of every aarch64.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; M];
@@ -98,8 +118,11 @@ unsafe fn rows<const M: usize, const DOT: bool>(
             unsafe {
                 let dots: [int32x4_t; M] =
                     if DOT { dots_by_sdot(tile, quarter, x) } else { dots_by_smull(tile, quarter, x) };
-                let scales = vshlq_n_u32::<13>(vmovl_u16(vld1_u16(scales.as_ptr().add(quarter * 4))));
-                let scales = vmulq_f32(vreinterpretq_f32_u32(scales), vdupq_n_f32(F16_BIAS));
+                // As `matrix::f32_from_f16`.
+                let scales = vmovl_s16(vld1_s16(scales.as_ptr().add(quarter * 4).cast()));
+                let scales = vreinterpretq_u32_s32(vshlq_n_s32::<13>(scales));
+                let scales = vreinterpretq_f32_u32(vandq_u32(scales, vdupq_n_u32(F16_PLACES)));
+                let scales = vmulq_f32(scales, vdupq_n_f32(F16_BIAS));
                 for m in 0..M {
                     let scales = vmulq_f32(scales, vdupq_n_f32(x[m].scale));
                     let term = vmulq_f32(vcvtq_f32_s32(dots[m]), scales);
@@ -118,13 +141,49 @@ unsafe fn rows<const M: usize, const DOT: bool>(
     }
 }
 
-/// 16 weights: 4 rows of 4 columns.
+/// Weights as signed numbers, ready for dot products.
+trait Weights: Stored {
+    /// What the sums start at.
+    fn start(x: &Block) -> i32;
+
+    /// Twice 16 weights, 4 rows of 4 columns: those of the groups `2 * pair` and `2 * pair + 1`.
+    fn pair(&self, pair: usize, quarter: usize) -> [int8x16_t; 2];
+}
+
+/// A quarter of a group.
 #[inline(always)]
-fn weights(tile: &Tile, group: usize, quarter: usize) -> int8x16_t {
-    let rows: &[i32; 4] =
-        tile.0[group][quarter * 4..].first_chunk().expect("a quarter of a panel has 4 rows");
+fn load(group: &[i32; PANEL], quarter: usize) -> int8x16_t {
+    let rows: &[i32; 4] = group[quarter * 4..].first_chunk().expect("a quarter of a panel has 4 rows");
     // SAFETY: 16 bytes.
     unsafe { vld1q_s8(rows.as_ptr().cast()) }
+}
+
+impl Weights for Tile {
+    #[inline(always)]
+    fn start(_: &Block) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn pair(&self, pair: usize, quarter: usize) -> [int8x16_t; 2] {
+        [load(&self.0[2 * pair], quarter), load(&self.0[2 * pair + 1], quarter)]
+    }
+}
+
+impl Weights for TileQ4 {
+    #[inline(always)]
+    fn start(x: &Block) -> i32 {
+        x.excess / 16
+    }
+
+    #[inline(always)]
+    fn pair(&self, pair: usize, quarter: usize) -> [int8x16_t; 2] {
+        // SAFETY: no operation on registers touches memory; NEON is part of every aarch64.
+        unsafe {
+            let both = vreinterpretq_u8_s8(load(&self.0[pair], quarter));
+            [vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8::<4>(both)].map(|w| vreinterpretq_s8_u8(w))
+        }
+    }
 }
 
 /// The dot products of 4 rows with each row of activations.
@@ -132,14 +191,19 @@ fn weights(tile: &Tile, group: usize, quarter: usize) -> int8x16_t {
 /// # Safety
 /// The caller enables `dotprod`.
 #[inline(always)]
-unsafe fn dots_by_sdot<const M: usize>(tile: &Tile, quarter: usize, x: &[Block; M]) -> [int32x4_t; M] {
+unsafe fn dots_by_sdot<T: Weights, const M: usize>(
+    tile: &T,
+    quarter: usize,
+    x: &[Block; M],
+) -> [int32x4_t; M] {
     // SAFETY: loads are of the 32 activations of a block; the instruction is enabled by the caller.
     unsafe {
-        let mut dots = [vdupq_n_s32(0); M];
+        let mut dots: [int32x4_t; M] = from_fn(|m| vdupq_n_s32(T::start(&x[m])));
         let xs: [[int8x16_t; 2]; M] =
             from_fn(|m| [vld1q_s8(x[m].q.as_ptr()), vld1q_s8(x[m].q.as_ptr().add(16))]);
         for half in 0..2 {
-            let w: [int8x16_t; 4] = from_fn(|i| weights(tile, half * 4 + i, quarter));
+            let [a, b] = [tile.pair(2 * half, quarter), tile.pair(2 * half + 1, quarter)];
+            let w = [a[0], a[1], b[0], b[1]];
             for m in 0..M {
                 asm!(
                     "sdot {sum:v}.4s, {w0:v}.16b, {x:v}.4b[0]",
@@ -162,12 +226,12 @@ unsafe fn dots_by_sdot<const M: usize>(tile: &Tile, quarter: usize, x: &[Block; 
 
 /// [`dots_by_sdot`] for every aarch64.
 #[inline(always)]
-fn dots_by_smull<const M: usize>(tile: &Tile, quarter: usize, x: &[Block; M]) -> [int32x4_t; M] {
+fn dots_by_smull<T: Weights, const M: usize>(tile: &T, quarter: usize, x: &[Block; M]) -> [int32x4_t; M] {
     // SAFETY: loads are of 4 of the 32 activations of a block.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; M];
         for pair in 0..4 {
-            let (a, b) = (weights(tile, 2 * pair, quarter), weights(tile, 2 * pair + 1, quarter));
+            let [a, b] = tile.pair(pair, quarter);
             for m in 0..M {
                 let four = |i: usize| vreinterpret_s8_s32(vld1_dup_s32(x[m].q.as_ptr().add(4 * i).cast()));
                 let (xa, xb) = (four(2 * pair), four(2 * pair + 1));
@@ -176,7 +240,7 @@ fn dots_by_smull<const M: usize>(tile: &Tile, quarter: usize, x: &[Block; M]) ->
                 sums[m] = [vpadalq_s16(sums[m][0], low), vpadalq_s16(sums[m][1], high)];
             }
         }
-        from_fn(|m| vpaddq_s32(sums[m][0], sums[m][1]))
+        from_fn(|m| vaddq_s32(vpaddq_s32(sums[m][0], sums[m][1]), vdupq_n_s32(T::start(&x[m]))))
     }
 }
 
@@ -207,6 +271,29 @@ pub(crate) fn pack_columns(
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
     scalar::pack_columns(weights, stride, n, tile, scales)
+}
+
+/// [`pack::row_q4`](super::pack::row_q4), likewise.
+#[target_feature(enable = "neon")]
+pub(crate) fn pack_row_q4(
+    weights: &[f32],
+    tiles: &mut [TileQ4],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    scalar::pack_row_q4(weights, tiles, scales, row)
+}
+
+/// [`pack::columns_q4`](super::pack::columns_q4), likewise.
+#[target_feature(enable = "neon")]
+pub(crate) fn pack_columns_q4(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut TileQ4,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    scalar::pack_columns_q4(weights, stride, n, tile, scales)
 }
 
 /// 16 lanes in four registers.

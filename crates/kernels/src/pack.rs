@@ -1,10 +1,15 @@
-//! Weights become 8-bit blocks, in plain Rust that compilers turn into vector code.
+//! Weights become 8-bit or 4-bit blocks, in plain Rust that compilers turn into vector code.
 //!
 //! GGUF's reference quantises a block so: `d = amax / 127`, `q = round(w * (1 / d))` with ties away from zero, and `d` is
 //! stored as f16. Here it runs over whole rows, or over the 16 rows of a panel at once where the checkpoint stores the
 //! matrix transposed, so that both read memory in order; natively once more compiled for AVX2.
+//!
+//! At 4 bits a scale matters more. GGUF's reference for Q4_0 takes `d = m / -8`, where `m` is the weight of the largest
+//! magnitude. Here `m / -7` to `m / -8.75` in steps of a quarter are tried as well: each rounds the weights, the best scale
+//! for these is their quotient of least squares, and the one with the least error is kept. On GPT-2's matrices the
+//! squared error is a ninth below Q4_0's; twice as many steps, or another round with the found scale, gain a thousandth.
 
-use super::matrix::{BLOCK, PANEL, Tile};
+use super::matrix::{BLOCK, PANEL, Tile, TileQ4, f32_from_f16};
 use std::array::from_fn;
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
@@ -60,6 +65,16 @@ pub(crate) fn row(
     Ok(())
 }
 
+/// 32 rows, `stride` apart, of `n` columns, and zeros to 16.
+#[inline(always)]
+fn gather(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; BLOCK] {
+    if n == PANEL {
+        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the 32 rows"))
+    } else {
+        from_fn(|k| from_fn(|row| if row < n { weights[k * stride + row] } else { 0.0 }))
+    }
+}
+
 /// Quantises the tile of up to 16 rows of a transposed matrix: `weights` are 32 rows, `stride` apart, of which it takes
 /// the first `n` columns. The error is the column that has no scale.
 #[inline(always)]
@@ -70,11 +85,7 @@ pub(crate) fn columns(
     tile: &mut Tile,
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    let columns: [[f32; PANEL]; BLOCK] = if n == PANEL {
-        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the 32 rows"))
-    } else {
-        from_fn(|k| from_fn(|row| if row < n { weights[k * stride + row] } else { 0.0 }))
-    };
+    let columns = gather(weights, stride, n);
     let mut highest = [0; PANEL];
     for column in &columns {
         highest = from_fn(|row| magnitude(column[row]).max(highest[row]));
@@ -88,6 +99,96 @@ pub(crate) fn columns(
             let q = |k: usize| round(columns[k][row], inverses[row]) & 0xff;
             q(0) | q(1) << 8 | q(2) << 16 | q(3) << 24
         });
+    }
+    Ok(())
+}
+
+/// What the weight of the largest magnitude of a block is tried to become, negative.
+const STEPS: [f32; 8] = [8.0, 7.0, 7.25, 7.5, 7.75, 8.25, 8.5, 8.75];
+
+/// Adding it and taking it off again rounds to the nearest integer, ties to even.
+const TO_INTEGER: f32 = 12_582_912.0;
+
+/// The 4-bit weight, an integer, nearest to `x`.
+#[inline(always)]
+fn round_q4(x: f32) -> f32 {
+    let x = (x + TO_INTEGER) - TO_INTEGER;
+    let x = if x > 7.0 { 7.0 } else { x };
+    if x < -8.0 { -8.0 } else { x }
+}
+
+/// Quantises a block to 4 bits: its scale as f16, and the weights plus 8. Nothing if a weight is infinite or not a number.
+#[inline(always)]
+fn block_q4(weights: &[f32; BLOCK]) -> Option<(u16, [u8; BLOCK])> {
+    let highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
+    if highest >= f32::INFINITY.to_bits() {
+        return None;
+    }
+    // Below that, f16 holds every scale that is tried as 0.
+    let largest = f32::from_bits(highest);
+    if largest < 1.0 / (1 << 23) as f32 {
+        return Some((0, [8; BLOCK]));
+    }
+    let positive = weights.iter().fold(false, |positive, w| positive | (w.to_bits() == highest));
+    let largest = if positive { largest } else { -largest };
+    let inverse = 1.0 / largest;
+    // A lane a step: the sums of each run over the block in order.
+    let (mut products, mut squares) = ([0.0; STEPS.len()], [0.0; STEPS.len()]);
+    for w in weights {
+        let x = w * inverse;
+        for ((step, product), square) in STEPS.iter().zip(&mut products).zip(&mut squares) {
+            let q = round_q4(x * -step);
+            *product += x * q;
+            *square += q * q;
+        }
+    }
+    let (mut best, mut scale) = (0.0, 0.0);
+    for (product, square) in products.into_iter().zip(squares) {
+        // The squared error is the block's own square less this.
+        let explained = product * product / square;
+        if explained > best {
+            (best, scale) = (explained, product / square);
+        }
+    }
+    let scale = scale * largest;
+    let stored = f16_from_f32(scale.abs()) | if scale < 0.0 { 0x8000 } else { 0 };
+    let inverse = if stored & 0x7fff == 0 { 0.0 } else { 1.0 / f32_from_f16(stored) };
+    // SAFETY: `round_q4` gives -8 to 7, or NaN of NaN; and the product of two finite numbers is none.
+    Some((stored, weights.map(|w| unsafe { (round_q4(w * inverse) + 8.0).to_int_unchecked() })))
+}
+
+/// [`row`] for 4 bits.
+#[inline(always)]
+pub(crate) fn row_q4(
+    weights: &[f32],
+    tiles: &mut [TileQ4],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    let (blocks, _) = weights.as_chunks::<BLOCK>();
+    for (i, ((weights, tile), scales)) in blocks.iter().zip(tiles).zip(scales).enumerate() {
+        let (scale, q) = block_q4(weights).ok_or(i)?;
+        scales[row] = scale;
+        tile.set_row(row, &q);
+    }
+    Ok(())
+}
+
+/// [`columns`] for 4 bits.
+#[inline(always)]
+pub(crate) fn columns_q4(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut TileQ4,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    let columns = gather(weights, stride, n);
+    let rows: [[f32; BLOCK]; PANEL] = from_fn(|row| columns.map(|column| column[row]));
+    for (row, weights) in rows.iter().enumerate().take(n) {
+        let (scale, q) = block_q4(weights).ok_or(row)?;
+        scales[row] = scale;
+        tile.set_row(row, &q);
     }
     Ok(())
 }

@@ -11,8 +11,10 @@
 
 use super::Around;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, MatrixQ8, PANEL, f32_from_f16};
-pub(crate) use super::pack::{columns as pack_columns, row as pack_row};
+use super::matrix::{BLOCK, Bits, MatrixQ8, PANEL, Stored, Tile, TileQ4, f32_from_f16};
+pub(crate) use super::pack::{
+    columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
+};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::{Activation, AttentionShape};
@@ -103,8 +105,26 @@ pub(crate) unsafe fn matmul(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match matrix.bits() {
+            Bits::Eight => matmul_of::<Tile>(matrix, x, panels, around, out),
+            Bits::Four => matmul_of::<TileQ4>(matrix, x, panels, around, out),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`matmul`].
+unsafe fn matmul_of<T: Stored>(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
     for panel in panels {
-        let (tiles, scales) = matrix.panel(panel);
+        let (tiles, scales) = matrix.panel::<T>(panel);
         for first in (0..x.rows).step_by(x.together) {
             let n = x.together.min(x.rows - first);
             let blocks = x.group(first, n);

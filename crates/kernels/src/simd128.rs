@@ -12,6 +12,9 @@
 //!    it as a value (x86 with VNNI): weights plus 128, as in AVX-512. [`Signed8`] is for those that take it as a sign
 //!    (ARM's `sdot`): weights as they are. [`Dot::works`] tries them out on extreme operands before they are used.
 //!
+//! 4-bit weights lie there plus 8, in 0..16, which is within 7 bits: [`NibblesRelaxed`] is exact on every engine without
+//! any of this. [`Nibbles`] masks and shifts them into 16 bits, so that each row's sum comes in one lane.
+//!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. Reading four panels in turn, so
 //! that the processor fetches from four places by itself, gained 20 % on an Emerald Rapids server, and was four times
 //! slower in Chromium on a Zen 4 server (3.1 instead of 12 GB/s): the sums then live in memory. So there is one panel
@@ -22,7 +25,7 @@
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, F16_BIAS, MatrixQ8, PANEL};
+use super::matrix::{BLOCK, Bits, F16_BIAS, F16_PLACES, MatrixQ8, PANEL, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -35,18 +38,26 @@ use std::ops::Range;
 /// comparison and a selection are written out, which it leaves alone.
 const RELAXED: bool = cfg!(target_feature = "relaxed-simd");
 
-/// A way to multiply 8-bit numbers.
+/// A way to multiply weights with 8-bit activations.
 trait Dot {
+    /// How the weights are stored.
+    type Tile: Stored;
     /// What a register of 16 weights, 4 rows of 4 columns, becomes once for all activations.
     type Weights: Copy;
     /// The sums of 4 rows.
     type Sums: Copy;
 
     fn start(x: &Block) -> Self::Sums;
-    fn weights(w: v128) -> Self::Weights;
+    /// A quarter of the groups `2 * pair` and `2 * pair + 1`.
+    fn pair(tile: &Self::Tile, pair: usize, quarter: usize) -> [Self::Weights; 2];
     /// Adds the products of columns `4 * group..4 * group + 4`.
     fn add(sums: Self::Sums, w: Self::Weights, x: &Block, group: usize) -> Self::Sums;
     fn finish(sums: Self::Sums) -> v128;
+}
+
+/// A way to multiply 8-bit weights.
+trait Dot8: Dot<Tile = Tile> {
+    fn weights(w: v128) -> Self::Weights;
     /// Stores the activations as `add` wants them.
     fn spread(x: &mut Block);
 
@@ -76,7 +87,14 @@ trait Dot {
     }
 }
 
-/// A register of 16 weights.
+/// [`Dot::pair`] of 8-bit weights.
+#[inline(always)]
+fn pair<D: Dot8>(tile: &Tile, pair: usize, quarter: usize) -> [D::Weights; 2] {
+    let weights = |i: usize| D::weights(load(&tile.0[2 * pair + i][4 * quarter..]));
+    [weights(0), weights(1)]
+}
+
+/// A register of 16 weights, or of 32 in 4 bits.
 #[inline(always)]
 fn load(w: &[i32]) -> v128 {
     let w: &[i32; 4] = w.first_chunk().expect("a register has 4 rows");
@@ -85,10 +103,10 @@ fn load(w: &[i32]) -> v128 {
 }
 
 /// Four bytes from `at` on, four times.
-#[cfg(target_feature = "relaxed-simd")]
 #[inline(always)]
-fn load4(bytes: &[u8], at: usize) -> v128 {
-    let bytes: &[u8; 4] = bytes[at..].first_chunk().expect("within the activations of a block");
+fn load4<T>(bytes: &[T], at: usize) -> v128 {
+    const { assert!(size_of::<T>() == 1) }
+    let bytes: &[T; 4] = bytes[at..].first_chunk().expect("within the activations of a block");
     // SAFETY: 4 bytes; loads need no alignment.
     unsafe { v128_load32_splat(bytes.as_ptr().cast()) }
 }
@@ -97,6 +115,7 @@ fn load4(bytes: &[u8], at: usize) -> v128 {
 pub(crate) struct Plain;
 
 impl Dot for Plain {
+    type Tile = Tile;
     type Weights = [v128; 2];
     type Sums = [v128; 2];
 
@@ -106,8 +125,8 @@ impl Dot for Plain {
     }
 
     #[inline(always)]
-    fn weights(w: v128) -> [v128; 2] {
-        [i16x8_extend_low_i8x16(w), i16x8_extend_high_i8x16(w)]
+    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
+        pair::<Self>(tile, i, quarter)
     }
 
     #[inline(always)]
@@ -123,6 +142,13 @@ impl Dot for Plain {
         let even = i32x4_shuffle::<0, 2, 4, 6>(sums[0], sums[1]);
         i32x4_add(even, i32x4_shuffle::<1, 3, 5, 7>(sums[0], sums[1]))
     }
+}
+
+impl Dot8 for Plain {
+    #[inline(always)]
+    fn weights(w: v128) -> [v128; 2] {
+        [i16x8_extend_low_i8x16(w), i16x8_extend_high_i8x16(w)]
+    }
 
     fn spread(x: &mut Block) {
         for (to, q) in x.spread.as_chunks_mut::<2>().0.iter_mut().zip(x.q) {
@@ -137,6 +163,7 @@ pub(crate) struct Signed7;
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot for Signed7 {
+    type Tile = Tile;
     type Weights = v128;
     type Sums = v128;
 
@@ -146,8 +173,8 @@ impl Dot for Signed7 {
     }
 
     #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        w
+    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
+        pair::<Self>(tile, i, quarter)
     }
 
     #[inline(always)]
@@ -159,6 +186,14 @@ impl Dot for Signed7 {
     #[inline(always)]
     fn finish(sums: v128) -> v128 {
         sums
+    }
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot8 for Signed7 {
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        w
     }
 
     fn spread(x: &mut Block) {
@@ -175,6 +210,7 @@ pub(crate) struct Unsigned8;
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot for Unsigned8 {
+    type Tile = Tile;
     type Weights = v128;
     type Sums = v128;
 
@@ -184,8 +220,8 @@ impl Dot for Unsigned8 {
     }
 
     #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        v128_xor(w, i8x16_splat(-128))
+    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
+        pair::<Self>(tile, i, quarter)
     }
 
     #[inline(always)]
@@ -196,6 +232,14 @@ impl Dot for Unsigned8 {
     #[inline(always)]
     fn finish(sums: v128) -> v128 {
         sums
+    }
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot8 for Unsigned8 {
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        v128_xor(w, i8x16_splat(-128))
     }
 
     fn spread(x: &mut Block) {
@@ -209,6 +253,7 @@ pub(crate) struct Signed8;
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot for Signed8 {
+    type Tile = Tile;
     type Weights = v128;
     type Sums = v128;
 
@@ -218,8 +263,8 @@ impl Dot for Signed8 {
     }
 
     #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        w
+    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
+        pair::<Self>(tile, i, quarter)
     }
 
     #[inline(always)]
@@ -231,10 +276,106 @@ impl Dot for Signed8 {
     fn finish(sums: v128) -> v128 {
         sums
     }
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot8 for Signed8 {
+    #[inline(always)]
+    fn weights(w: v128) -> v128 {
+        w
+    }
 
     fn spread(x: &mut Block) {
         Unsigned8::spread(x);
     }
+}
+
+/// 4-bit weights by the build's best way; all of them are exact on every engine.
+#[cfg(not(target_feature = "relaxed-simd"))]
+type DotQ4 = Nibbles;
+#[cfg(target_feature = "relaxed-simd")]
+type DotQ4 = NibblesRelaxed;
+
+/// `i32x4.dot_i16x8` of 4-bit weights.
+#[cfg(not(target_feature = "relaxed-simd"))]
+struct Nibbles;
+
+#[cfg(not(target_feature = "relaxed-simd"))]
+impl Dot for Nibbles {
+    type Tile = TileQ4;
+    /// The even columns of 4 rows, and the odd ones.
+    type Weights = [v128; 2];
+    type Sums = v128;
+
+    #[inline(always)]
+    fn start(x: &Block) -> v128 {
+        i32x4_splat(x.excess / 16)
+    }
+
+    #[inline(always)]
+    fn pair(tile: &TileQ4, pair: usize, quarter: usize) -> [[v128; 2]; 2] {
+        let (both, low) = (load(&tile.0[pair][4 * quarter..]), i16x8_splat(15));
+        let place = |shift| v128_and(u16x8_shr(both, shift), low);
+        [[place(0), place(8)], [place(4), place(12)]]
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: [v128; 2], x: &Block, group: usize) -> v128 {
+        let x = load4(&x.q, group * 4);
+        let (even, odd) = (i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8));
+        i32x4_add(sums, i32x4_add(i32x4_dot_i16x8(w[0], even), i32x4_dot_i16x8(w[1], odd)))
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128) -> v128 {
+        sums
+    }
+}
+
+/// Relaxed dot product of 4-bit weights, which have the operand of 7 bits.
+#[cfg(target_feature = "relaxed-simd")]
+struct NibblesRelaxed;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for NibblesRelaxed {
+    type Tile = TileQ4;
+    type Weights = v128;
+    type Sums = v128;
+
+    #[inline(always)]
+    fn start(x: &Block) -> v128 {
+        i32x4_splat(x.excess / 16)
+    }
+
+    #[inline(always)]
+    fn pair(tile: &TileQ4, pair: usize, quarter: usize) -> [v128; 2] {
+        let (both, low) = (load(&tile.0[pair][4 * quarter..]), u8x16_splat(15));
+        // A shift of 16 bits, since a machine has none of 8.
+        [v128_and(both, low), v128_and(u16x8_shr(both, 4), low)]
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.q, group * 4), w, sums)
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128) -> v128 {
+        sums
+    }
+}
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+unsafe fn matmul_q4(
+    matrix: &MatrixQ8,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { matmul_with::<DotQ4>(matrix, x, panels, around, out) }
 }
 
 /// # Safety
@@ -275,7 +416,7 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let (tiles, scales) = matrix.panel(panel);
+    let (tiles, scales) = matrix.panel::<D::Tile>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [[f32x4_splat(0.0); M]; 4];
     for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
@@ -285,11 +426,12 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
                 *start = D::start(x);
             }
             let mut dots = [starts; Q];
-            for (i, group) in tile.0.iter().enumerate() {
+            for pair in 0..BLOCK / 8 {
                 for q in 0..Q {
-                    let w = D::weights(load(&group[(part * Q + q) * 4..]));
-                    for m in 0..M {
-                        dots[q][m] = D::add(dots[q][m], w, &x[m], i);
+                    for (i, w) in D::pair(tile, pair, part * Q + q).into_iter().enumerate() {
+                        for m in 0..M {
+                            dots[q][m] = D::add(dots[q][m], w, &x[m], 2 * pair + i);
+                        }
                     }
                 }
             }
@@ -313,17 +455,17 @@ unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
     }
 }
 
-/// Four f16 that are finite and not negative: see [`f32_from_f16`](super::matrix::f32_from_f16).
+/// Four f16 that are finite: see [`f32_from_f16`](super::matrix::f32_from_f16).
 #[inline(always)]
 fn f16x4(bits: &[u16]) -> v128 {
     let bits: &[u16; 4] = bits.first_chunk().expect("a quarter of a panel has 4 scales");
     // SAFETY: 8 bytes; loads need no alignment.
-    let bits = unsafe { u32x4_load_extend_u16x4(bits.as_ptr()) };
-    f32x4_mul(u32x4_shl(bits, 13), f32x4_splat(F16_BIAS))
+    let bits = unsafe { i32x4_load_extend_i16x4(bits.as_ptr().cast()) };
+    f32x4_mul(v128_and(i32x4_shl(bits, 13), u32x4_splat(F16_PLACES)), f32x4_splat(F16_BIAS))
 }
 
 #[inline(always)]
-fn quantise_with<D: Dot>(x: &[f32], blocks: &mut [Block], step: usize) {
+fn quantise_with<D: Dot8>(x: &[f32], blocks: &mut [Block], step: usize) {
     super::scalar::quantise(x, blocks, step);
     for block in blocks.iter_mut().step_by(step).take(x.len() / BLOCK) {
         D::spread(block);
@@ -350,14 +492,19 @@ macro_rules! way {
                 out: &Shared<'_, f32>,
             ) {
                 // SAFETY: the caller's promise.
-                unsafe { matmul_with::<$dot>(matrix, x, panels, around, out) }
+                unsafe {
+                    match matrix.bits() {
+                        Bits::Eight => matmul_with::<$dot>(matrix, x, panels, around, out),
+                        Bits::Four => matmul_q4(matrix, x, panels, around, out),
+                    }
+                }
             }
 
             pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
                 quantise_with::<$dot>(x, blocks, step);
             }
 
-            pub(crate) use super::super::scalar::{pack_columns, pack_row};
+            pub(crate) use super::super::scalar::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
             pub(crate) use super::twin::*;
         }
     };

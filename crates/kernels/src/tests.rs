@@ -56,22 +56,27 @@ fn product(isa: Isa, matrix: &MatrixQ8, x: &[f32], m: usize, pool: &dyn Pool) ->
     out
 }
 
+fn bits() -> impl Strategy<Value = Bits> {
+    prop_oneof![Just(Bits::Eight), Just(Bits::Four)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn products_agree(m in 1_usize..20, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
-        let matrix = MatrixQ8::from_f32(rows, blocks * 32, &numbers(seed, rows * blocks * 32)).unwrap();
+    fn products_agree(bits in bits(), m in 1_usize..20, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
+        let weights = numbers(seed, rows * blocks * 32);
+        let matrix = MatrixQ8::from_f32_with_bits(bits, rows, blocks * 32, &weights).unwrap();
         let x = numbers(seed ^ 1, m * blocks * 32);
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
 
     #[test]
     fn what_stands_around_a_product_is_one_step_after_the_other(
-        m in 1_usize..12, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
+        bits in bits(), m in 1_usize..12, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
     ) {
         let cols = blocks * 32;
-        let matrix = MatrixQ8::from_f32(rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &numbers(seed, rows * cols)).unwrap();
         let (x, before) = (numbers(seed ^ 1, m * cols), numbers(seed ^ 2, m * rows));
         let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
         let norm = Norm { weight: &weight, bias: &shift, eps: 1e-5 };
@@ -99,11 +104,11 @@ proptest! {
     }
 
     #[test]
-    fn extreme_products_agree(m in 1_usize..9, signs: u64) {
+    fn extreme_products_agree(bits in bits(), m in 1_usize..9, signs: u64) {
         // Every weight and activation at the end of its range: what saturates, if anything does.
         let sign = |i: usize, n: u32| if signs.rotate_left(n) >> (i % 64) & 1 == 0 { 1.0 } else { -1.0 };
         let weights: Vec<f32> = (0..16 * 64).map(|i| sign(i, 0)).collect();
-        let matrix = MatrixQ8::from_f32(16, 64, &weights).unwrap();
+        let matrix = MatrixQ8::from_f32_with_bits(bits, 16, 64, &weights).unwrap();
         let x: Vec<f32> = (0..m * 64).map(|i| sign(i, 7)).collect();
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
@@ -227,15 +232,16 @@ fn bits_are_those_of_every_other_target() {
     for isa in Isa::available() {
         Isa::force(Some(isa));
         assert_eq!(fingerprint(), FINGERPRINT, "{isa:?}: {:#x}", fingerprint());
+        assert_eq!(fingerprint_q4(), FINGERPRINT_Q4, "{isa:?}, 4 bits: {:#x}", fingerprint_q4());
     }
     Isa::force(None);
 }
 
-#[test]
-fn a_product_is_near_the_f32_one() {
+#[track_caller]
+fn check_near(bits: Bits, limit: f64) {
     let (rows, cols) = (48, 768);
     let (w, x) = (numbers(3, rows * cols), numbers(4, cols));
-    let matrix = MatrixQ8::from_f32(rows, cols, &w).unwrap();
+    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &w).unwrap();
     let mut out = vec![0.0; rows];
     matrix.matmul(&x, None, &mut out, &SingleThread);
     let (mut error, mut size) = (0.0, 0.0);
@@ -244,7 +250,47 @@ fn a_product_is_near_the_f32_one() {
         error += (f64::from(*out) - exact).powi(2);
         size += exact.powi(2);
     }
-    assert!((error / size).sqrt() < 0.02, "relative error {}", (error / size).sqrt());
+    assert!((error / size).sqrt() < limit, "relative error {}", (error / size).sqrt());
+}
+
+#[test]
+fn a_product_is_near_the_f32_one() {
+    check_near(Bits::Eight, 0.02);
+    check_near(Bits::Four, 0.15);
+}
+
+/// 32 numbers as the weights of one row, in and out of 4 bits.
+fn through_q4(weights: &[f32; 32]) -> [f32; 32] {
+    let mut out = [0.0; 32];
+    MatrixQ8::from_f32_with_bits(Bits::Four, 1, 32, weights).unwrap().row(0, &mut out);
+    out
+}
+
+#[test]
+fn what_four_bits_can_hold_is_kept() {
+    // The sign of the largest magnitude is the scale's, and no other scale explains all 32.
+    for (sign, highest) in [(1.0, 8), (-1.0, 8), (1.0, 7), (-1.0, 7)] {
+        let weights = std::array::from_fn(|k| (k as i32 % (8 + highest) - highest) as f32 * 0.25 * sign);
+        assert_eq!(through_q4(&weights), weights);
+    }
+    assert_eq!(through_q4(&[0.0; 32]), [0.0; 32]);
+    assert_eq!(through_q4(&[1e-9; 32]), [0.0; 32]);
+}
+
+#[test]
+fn the_scale_of_four_bits_loses_less_than_that_of_gguf() {
+    let weights = numbers(11, 32 * 1000);
+    let (mut error, mut error_gguf) = (0.0, 0.0);
+    for weights in weights.as_chunks::<32>().0 {
+        let square = |kept: [f32; 32]| {
+            weights.iter().zip(kept).map(|(w, kept)| f64::from(w - kept).powi(2)).sum::<f64>()
+        };
+        let largest = weights.iter().fold(0.0_f32, |m, w| if w.abs() > m.abs() { *w } else { m });
+        let d = matrix::f32_from_f16(pack::f16_from_f32(largest.abs() / 8.0)).copysign(-largest);
+        error += square(through_q4(weights));
+        error_gguf += square(weights.map(|w| (w / d).round().clamp(-8.0, 7.0) * d));
+    }
+    assert!(error < 0.95 * error_gguf, "{error} and {error_gguf}");
 }
 
 #[test]
@@ -278,12 +324,12 @@ fn a_stack_has_the_rows_of_its_parts() {
     );
 }
 
-#[test]
-fn quantising_a_transposed_matrix_is_the_same() {
+#[track_caller]
+fn check_transposed(bits: Bits) {
     let (rows, cols) = (37, 96);
     let weights = numbers(9, rows * cols);
-    let matrix = MatrixQ8::from_f32(rows, cols, &weights).unwrap();
-    let mut builder = MatrixQ8Builder::new(rows, cols);
+    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights).unwrap();
+    let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
     let transposed: Vec<f32> = (0..rows * cols).map(|i| weights[(i % rows) * cols + i / rows]).collect();
     for (block, slab) in transposed.chunks(32 * rows).enumerate() {
         builder.set_columns_f32(block, slab).unwrap();
@@ -298,12 +344,23 @@ fn quantising_a_transposed_matrix_is_the_same() {
 }
 
 #[test]
+fn quantising_a_transposed_matrix_is_the_same() {
+    check_transposed(Bits::Eight);
+    check_transposed(Bits::Four);
+}
+
+#[test]
 fn foreign_blocks_keep_their_values() {
     let mut builder = MatrixQ8Builder::new(1, 32);
     let q: [i8; 32] = std::array::from_fn(|k| (k as i8 - 16) * 7);
     // -0.5 as f16: the sign moves to the weights.
-    builder.set_block_q8(0, 0, 0xb800, &q).unwrap();
+    builder.set_block(0, 0, 0xb800, &q).unwrap();
     let mut row = [0.0; 32];
+    builder.finish().row(0, &mut row);
+    assert_eq!(row, q.map(|q| f32::from(q) * -0.5));
+    let mut builder = MatrixQ8Builder::with_bits(Bits::Four, 1, 32);
+    let q: [i8; 32] = std::array::from_fn(|k| k as i8 % 16 - 8);
+    builder.set_block(0, 0, 0xb800, &q).unwrap();
     builder.finish().row(0, &mut row);
     assert_eq!(row, q.map(|q| f32::from(q) * -0.5));
 }
@@ -314,7 +371,12 @@ fn weights_that_are_no_numbers_are_refused() {
     let mut row = [0.0; 64];
     row[40] = f32::NAN;
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
-    assert_eq!(builder.set_block_q8(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
+    assert_eq!(builder.set_block(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
+    let mut builder = MatrixQ8Builder::with_bits(Bits::Four, 3, 64);
+    assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
+    let column: Vec<f32> = (0..3 * 32).map(|i| if i == 7 { f32::INFINITY } else { 1.0 }).collect();
+    assert_eq!(builder.set_columns_f32(1, &column), Err(NotFinite { row: 1, block: 1 }));
+    assert_eq!(builder.set_block(1, 0, 0xfc00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
     assert_eq!(
         NotFinite { row: 2, block: 1 }.to_string(),
         "weights: a number in row 2, columns 32 to 63, is infinite or not a number"
@@ -336,6 +398,7 @@ fn activations_that_are_no_numbers_show_in_the_output() {
 fn f16_scales_round_trip() {
     for bits in 0..0x7c00 {
         assert_eq!(pack::f16_from_f32(matrix::f32_from_f16(bits)), bits);
+        assert_eq!(matrix::f32_from_f16(bits | 0x8000), -matrix::f32_from_f16(bits));
     }
     // Halfway between two f16: to the even one; above the largest: the largest.
     assert_eq!(pack::f16_from_f32(1.0 + 1.0 / 2048.0), 0x3c00);
@@ -502,7 +565,8 @@ fn softmax_sums_to_one() {
 }
 
 #[test]
-fn size_is_eight_and_a_half_bits_a_weight() {
-    let matrix = MatrixQ8Builder::new(32, 64).finish();
-    assert_eq!(matrix.size_bytes() * 8, 32 * 64 * 17 / 2);
+fn sizes_are_half_a_bit_a_weight_more_than_the_weights() {
+    let bits = |bits| MatrixQ8Builder::with_bits(bits, 32, 64).finish().size_bytes() * 8;
+    assert_eq!(bits(Bits::Eight), 32 * 64 * 17 / 2);
+    assert_eq!(bits(Bits::Four), 32 * 64 * 9 / 2);
 }

@@ -24,7 +24,9 @@ use crate::{
 pub(super) enum Dtype {
     /// 8 bits a weight, with a scale for each 32 of them
     Q8,
-    /// 32-bit floats: the reference, four times as large
+    /// 4 bits a weight, with a scale for each 32 of them; embeddings and heads at 8 bits: smaller, faster, less exact
+    Q4,
+    /// 32-bit floats: the reference, four times as large as 8 bits
     F32,
 }
 
@@ -44,15 +46,13 @@ pub(super) struct Weights {
 impl Weights {
     /// The form of the weights, as on the command line.
     pub(super) fn name(self) -> &'static str {
-        match self.dtype {
-            Dtype::Q8 => "q8",
-            Dtype::F32 => "f32",
-        }
+        self.load_options().dtype.name()
     }
 
     pub(super) fn load_options(self) -> LoadOptions {
         let dtype = match self.dtype {
             Dtype::Q8 => checkpoint::Dtype::Q8,
+            Dtype::Q4 => checkpoint::Dtype::Q4,
             Dtype::F32 => checkpoint::Dtype::F32,
         };
         LoadOptions { dtype, untrained_head_seed: self.untrained_head }

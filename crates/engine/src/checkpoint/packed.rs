@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use super::weights::{Dtype, Filled, Form};
 use crate::{
     error::{Error, Result},
-    kernels::{MatrixQ8Builder, bytes},
+    kernels::{Bits, MatrixQ8Builder, bytes},
 };
 
 const FILE: &str = "packed model";
@@ -68,14 +68,7 @@ impl Head {
     /// The head for a model that is made from `source` with this engine.
     #[must_use]
     pub fn new(dtype: Dtype, source: Value) -> Head {
-        Head { format: FORMAT, layout: LAYOUT, dtype: dtype_name(dtype).into(), source }
-    }
-}
-
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "f32",
-        Dtype::Q8 => "q8",
+        Head { format: FORMAT, layout: LAYOUT, dtype: dtype.name().into(), source }
     }
 }
 
@@ -131,6 +124,17 @@ pub enum Storage {
     F32,
     /// 8-bit weights in panels, then their scales.
     Q8,
+    /// 4-bit weights in panels, then their scales.
+    Q4,
+}
+
+impl From<Bits> for Storage {
+    fn from(bits: Bits) -> Storage {
+        match bits {
+            Bits::Eight => Storage::Q8,
+            Bits::Four => Storage::Q4,
+        }
+    }
 }
 
 /// How far the source was read.
@@ -162,7 +166,9 @@ impl<'a> Finished<'a> {
             Filled::F32 { rows, cols, data } => {
                 (vec![*rows, *cols], Storage::F32, [bytes::of_f32(data), &[]])
             }
-            Filled::Q8(matrix) => (vec![matrix.rows(), matrix.cols()], Storage::Q8, matrix.as_bytes()),
+            Filled::Packed(matrix) => {
+                (vec![matrix.rows(), matrix.cols()], matrix.bits().into(), matrix.as_bytes())
+            }
         };
         Finished { name, file_name, shape, storage, parts }
     }
@@ -216,7 +222,7 @@ pub struct Slot {
 enum Place {
     Plain(Vec<f32>),
     F32 { rows: usize, cols: usize, data: Vec<f32> },
-    Q8(MatrixQ8Builder),
+    Packed(MatrixQ8Builder),
 }
 
 impl Slot {
@@ -227,7 +233,7 @@ impl Slot {
         let expected = match form {
             Form::Plain(count) => (vec![count], Storage::F32),
             Form::F32 { rows, cols } => (vec![rows, cols], Storage::F32),
-            Form::Q8 { rows, cols } => (vec![rows, cols], Storage::Q8),
+            Form::Packed { bits, rows, cols } => (vec![rows, cols], bits.into()),
         };
         if expected != (shape.clone(), *storage) || form.size_bytes() != Some(*size_bytes) {
             return fail(format!("expected {form:?}, got {storage:?} {shape:?} in {size_bytes} bytes"));
@@ -235,7 +241,7 @@ impl Slot {
         let place = match form {
             Form::Plain(count) => Place::Plain(vec![0.0; count]),
             Form::F32 { rows, cols } => Place::F32 { rows, cols, data: vec![0.0; rows * cols] },
-            Form::Q8 { rows, cols } => Place::Q8(MatrixQ8Builder::new(rows, cols)),
+            Form::Packed { bits, rows, cols } => Place::Packed(MatrixQ8Builder::with_bits(bits, rows, cols)),
         };
         Ok(Slot { name: name.clone(), file_name: file_name.clone(), sha256: sha256.clone(), place })
     }
@@ -244,7 +250,7 @@ impl Slot {
     pub fn parts_mut(&mut self) -> [&mut [u8]; 2] {
         match &mut self.place {
             Place::Plain(data) | Place::F32 { data, .. } => [bytes::of_f32_mut(data), &mut []],
-            Place::Q8(builder) => builder.as_bytes_mut(),
+            Place::Packed(builder) => builder.as_bytes_mut(),
         }
     }
 
@@ -281,7 +287,7 @@ impl Slot {
         let filled = match self.place {
             Place::Plain(data) => Filled::Plain(data),
             Place::F32 { rows, cols, data } => Filled::F32 { rows, cols, data },
-            Place::Q8(builder) => Filled::Q8(builder.finish()),
+            Place::Packed(builder) => Filled::Packed(builder.finish()),
         };
         Ok(Checked { name: self.name, file_name: self.file_name, filled })
     }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::{MatrixQ8, MatrixQ8Builder, bytes},
+    kernels::{Bits, MatrixQ8, MatrixQ8Builder, bytes},
     layers::{LayerNorm, Linear, Matrix},
 };
 
@@ -23,6 +23,29 @@ pub enum Dtype {
     /// 8 bits a weight and a scale for 32 of them, as GGUF's Q8_0. Matrices whose rows 32 does not divide stay f32.
     #[default]
     Q8,
+    /// 4 bits a weight and a scale for 32 of them, as GGUF's Q4_0; embeddings and a generator's head at 8 bits.
+    Q4,
+}
+
+impl Dtype {
+    /// All of them, the default first.
+    pub const ALL: [Dtype; 3] = [Dtype::Q8, Dtype::Q4, Dtype::F32];
+
+    /// Its name: `f32`, `q8` or `q4`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Q8 => "q8",
+            Dtype::Q4 => "q4",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Dtype> {
+        Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
 }
 
 /// A tensor that an architecture asks for.
@@ -40,8 +63,12 @@ pub(crate) struct Wanted {
 /// What a tensor is for, which decides how it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A linear layer's weights `(out, in)`, or an embedding `(vocab, dim)`.
+    /// A linear layer's weights `(out, in)`.
     Matrix,
+    /// An embedding `(vocab, dim)`, or a generator's head: a row a token.
+    ///
+    /// Never below 8 bits: what is read of a row is the row itself, so that no sum evens its roundings out.
+    Vocabulary,
     /// The same, stored `(in, out)` by Hugging Face's `Conv1D`; kept `(out, in)`.
     Conv1d,
     /// Anything that is kept as it is, in f32.
@@ -51,6 +78,10 @@ pub(crate) enum Kind {
 impl Wanted {
     pub(crate) fn matrix(name: impl Into<String>, out: usize, input: usize) -> Wanted {
         Wanted { name: name.into(), shape: vec![out, input], kind: Kind::Matrix, head: false }
+    }
+
+    pub(crate) fn vocabulary(name: impl Into<String>, size: usize, dim: usize) -> Wanted {
+        Wanted { name: name.into(), shape: vec![size, dim], kind: Kind::Vocabulary, head: false }
     }
 
     pub(crate) fn conv1d(name: impl Into<String>, input: usize, out: usize) -> Wanted {
@@ -79,12 +110,18 @@ impl Wanted {
     /// How it is kept at `dtype`.
     pub(super) fn form(&self, dtype: Dtype) -> Form {
         let (rows, cols) = match (self.kind, self.shape.as_slice()) {
-            (Kind::Matrix, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
+            (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
             (_, shape) => return Form::Plain(shape.iter().product()),
         };
-        match dtype {
-            Dtype::Q8 if cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 => Form::Q8 { rows, cols },
-            _ => Form::F32 { rows, cols },
+        let bits = match dtype {
+            Dtype::Q8 => Bits::Eight,
+            Dtype::Q4 if self.kind == Kind::Vocabulary || self.head => Bits::Eight,
+            Dtype::Q4 => Bits::Four,
+            Dtype::F32 => return Form::F32 { rows, cols },
+        };
+        match cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 {
+            true => Form::Packed { bits, rows, cols },
+            false => Form::F32 { rows, cols },
         }
     }
 }
@@ -98,7 +135,9 @@ pub(super) enum Form {
         rows: usize,
         cols: usize,
     },
-    Q8 {
+    /// Blocks of 32 weights with a scale, in panels.
+    Packed {
+        bits: Bits,
         rows: usize,
         cols: usize,
     },
@@ -111,9 +150,10 @@ impl Form {
         match self {
             Form::Plain(count) => (count as u64).checked_mul(4),
             Form::F32 { rows, cols } => product(rows, cols)?.checked_mul(4),
-            // Whole panels of 16 rows; 34 bytes for 32 weights.
-            Form::Q8 { rows, cols } => {
-                product(rows.checked_next_multiple_of(16)?, cols / BLOCK)?.checked_mul(34)
+            // Whole panels of 16 rows; 34 or 18 bytes for 32 weights.
+            Form::Packed { bits, rows, cols } => {
+                let block = if bits == Bits::Eight { 34 } else { 18 };
+                product(rows.checked_next_multiple_of(16)?, cols / BLOCK)?.checked_mul(block)
             }
         }
     }
@@ -160,7 +200,7 @@ pub(super) enum Filled {
         cols: usize,
         data: Vec<f32>,
     },
-    Q8(MatrixQ8),
+    Packed(MatrixQ8),
 }
 
 /// A tensor that is being read.
@@ -185,7 +225,7 @@ enum Store {
         data: Vec<f32>,
     },
     /// A matrix `(rows, cols)`; `strip` collects one row, or 32 rows of the transposed matrix.
-    Q8 {
+    Packed {
         builder: MatrixQ8Builder,
         rows: usize,
         cols: usize,
@@ -234,8 +274,8 @@ impl Weights {
         let transpose = conv1d && !self.plan.conv1d_is_transposed;
         let store = match wanted.form(self.dtype) {
             Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
-            Form::Q8 { rows, cols } => Store::Q8 {
-                builder: MatrixQ8Builder::new(rows, cols),
+            Form::Packed { bits, rows, cols } => Store::Packed {
+                builder: MatrixQ8Builder::with_bits(bits, rows, cols),
                 rows,
                 cols,
                 transpose,
@@ -297,13 +337,11 @@ impl Weights {
             let count = wanted.shape.iter().product();
             let data = match wanted.kind {
                 Kind::Plain => vec![0.0; count],
-                Kind::Matrix | Kind::Conv1d => draws(seed.wrapping_add(index as u64), count),
+                _ => draws(seed.wrapping_add(index as u64), count),
             };
             let filled = match wanted.kind {
                 Kind::Plain => Filled::Plain(data),
-                Kind::Matrix | Kind::Conv1d => {
-                    Filled::F32 { rows: wanted.shape[0], cols: wanted.shape[1], data }
-                }
+                _ => Filled::F32 { rows: wanted.shape[0], cols: wanted.shape[1], data },
             };
             self.filled.insert(wanted.name, ("an untrained head".into(), filled));
         }
@@ -343,7 +381,7 @@ impl Weights {
 
     fn take_matrix(&mut self, name: &str) -> Result<Matrix> {
         match self.filled.remove(name) {
-            Some((_, Filled::Q8(matrix))) => Ok(Matrix::Q8(matrix)),
+            Some((_, Filled::Packed(matrix))) => Ok(Matrix::Packed(matrix)),
             Some((_, Filled::F32 { rows, cols, data })) => Matrix::from_f32(rows, cols, data),
             _ => Err(Error::MissingTensor { name: name.into(), expected: Vec::new() }),
         }
@@ -413,6 +451,15 @@ fn draws(seed: u64, count: usize) -> Vec<f32> {
     .collect()
 }
 
+/// The bits of ggml's blocks whose weights a packed matrix can hold as they are.
+fn kept_bits(storage: &Storage) -> Option<Bits> {
+    match storage {
+        Storage::Blocks(GgmlDType::Q8_0) => Some(Bits::Eight),
+        Storage::Blocks(GgmlDType::Q4_0) => Some(Bits::Four),
+        _ => None,
+    }
+}
+
 impl Target {
     fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         let (_, unit) = self.storage.unit();
@@ -444,16 +491,22 @@ impl Target {
 
     /// Decodes whole units.
     fn decode(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.storage == Storage::Blocks(GgmlDType::Q8_0)
-            && let Store::Q8 { builder, cols, transpose: false, strip, done, .. } = &mut self.store
+        if let Store::Packed { builder, cols, transpose: false, strip, done, .. } = &mut self.store
+            && let Some(kept) = kept_bits(&self.storage)
+            && (kept == Bits::Four || builder.bits() == Bits::Eight)
         {
-            // The very bits of the file: no second rounding.
+            // The very weights of the file: no second rounding.
             debug_assert!(strip.is_empty());
             let per_row = *cols / BLOCK;
-            for block in bytes.chunks_exact(2 + BLOCK) {
+            let (_, unit) = self.storage.unit();
+            for block in bytes.chunks_exact(unit) {
                 let scale = u16::from_le_bytes([block[0], block[1]]);
-                let weights = std::array::from_fn(|at| block[2 + at] as i8);
-                builder.set_block_q8(*done / per_row, *done % per_row, scale, &weights).map_err(|_| {
+                let weights = std::array::from_fn(|at| match kept {
+                    Bits::Eight => block[2 + at] as i8,
+                    // The first 16 in the lower halves of the bytes, the others in the upper ones, all plus 8.
+                    Bits::Four => (block[2 + at % 16] >> (at / 16 * 4) & 15) as i8 - 8,
+                });
+                builder.set_block(*done / per_row, *done % per_row, scale, &weights).map_err(|_| {
                     Error::NotFinite {
                         name: self.file_name.clone(),
                         index: *done * BLOCK,
@@ -462,7 +515,7 @@ impl Target {
                 })?;
                 *done += 1;
             }
-            self.elements += bytes.len() / (2 + BLOCK) * BLOCK;
+            self.elements += bytes.len() / unit * BLOCK;
             return Ok(());
         }
         let decoded = match &self.storage {
@@ -489,7 +542,7 @@ impl Target {
 
     fn accept(&mut self, decoded: &[f32]) -> Result<()> {
         // Quantising finds what is not finite by itself.
-        if !matches!(self.store, Store::Q8 { .. }) {
+        if !matches!(self.store, Store::Packed { .. }) {
             check_finite(&self.file_name, self.elements, decoded)?;
         }
         match &mut self.store {
@@ -501,7 +554,7 @@ impl Target {
                     data[(at % *rows) * *cols + at / *rows] = value;
                 }
             }
-            Store::Q8 { builder, rows, cols, transpose, strip, done } => {
+            Store::Packed { builder, rows, cols, transpose, strip, done } => {
                 let whole = if *transpose { *rows * BLOCK } else { *cols };
                 let mut rest = decoded;
                 while !rest.is_empty() {
@@ -538,7 +591,7 @@ impl Target {
         let filled = match self.store {
             Store::Plain(data) => Filled::Plain(data),
             Store::F32 { rows, cols, data, .. } => Filled::F32 { rows, cols, data },
-            Store::Q8 { builder, .. } => Filled::Q8(builder.finish()),
+            Store::Packed { builder, .. } => Filled::Packed(builder.finish()),
         };
         (self.name, self.file_name, filled)
     }

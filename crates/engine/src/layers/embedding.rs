@@ -38,7 +38,7 @@ impl Embedding {
         let mut out = vec![0.0; ids.len() * width];
         let rows = out.chunks_exact_mut(width);
         match &*self.table {
-            Matrix::Q8(table) => ids.iter().zip(rows).for_each(|(&id, row)| table.row(id as usize, row)),
+            Matrix::Packed(table) => ids.iter().zip(rows).for_each(|(&id, row)| table.row(id as usize, row)),
             Matrix::F32(table) => {
                 let (storage, layout) = table.storage_and_layout();
                 let candle_core::Storage::Cpu(storage) = &*storage else {

@@ -7,15 +7,15 @@ use candle_core::{Device, Tensor};
 use super::{LayerNorm, op};
 use crate::{
     error::Result,
-    kernels::{self, Activation, Around, MatrixQ8, Pool},
+    kernels::{self, Activation, Around, Bits, MatrixQ8, Pool},
 };
 
 /// A weight matrix `(out, in)`, in one of the forms that weights are kept in.
 pub enum Matrix {
     /// 32-bit floats: the reference. Products are candle's.
     F32(Tensor),
-    /// 8 bits a weight, packed for our kernels.
-    Q8(MatrixQ8),
+    /// 8 or 4 bits a weight, packed for our kernels.
+    Packed(MatrixQ8),
 }
 
 impl Matrix {
@@ -32,16 +32,16 @@ impl Matrix {
     /// # Errors
     /// [`crate::Error::Tensor`] if the forms or the inputs differ.
     pub fn stack(matrices: Vec<Matrix>) -> Result<Matrix> {
-        let (mut f32s, mut q8s) = (Vec::new(), Vec::new());
+        let (mut f32s, mut packed) = (Vec::new(), Vec::new());
         for matrix in matrices {
             match matrix {
                 Matrix::F32(tensor) => f32s.push(tensor),
-                Matrix::Q8(matrix) => q8s.push(matrix),
+                Matrix::Packed(matrix) => packed.push(matrix),
             }
         }
-        match (f32s.as_slice(), q8s.as_slice()) {
+        match (f32s.as_slice(), packed.as_slice()) {
             (f32s, []) => Ok(Matrix::F32(Tensor::cat(f32s, 0)?)),
-            ([], _) => Ok(Matrix::Q8(MatrixQ8::stack(q8s))),
+            ([], _) => Ok(Matrix::Packed(MatrixQ8::stack(packed))),
             _ => Err(candle_core::Error::Msg("stack: expected matrices of one form".into()).into()),
         }
     }
@@ -51,7 +51,7 @@ impl Matrix {
     pub fn shape(&self) -> (usize, usize) {
         match self {
             Matrix::F32(tensor) => (tensor.dims()[0], tensor.dims()[1]),
-            Matrix::Q8(matrix) => (matrix.rows(), matrix.cols()),
+            Matrix::Packed(matrix) => (matrix.rows(), matrix.cols()),
         }
     }
 
@@ -60,14 +60,18 @@ impl Matrix {
     pub fn size_bytes(&self) -> usize {
         match self {
             Matrix::F32(tensor) => 4 * tensor.elem_count(),
-            Matrix::Q8(matrix) => matrix.size_bytes(),
+            Matrix::Packed(matrix) => matrix.size_bytes(),
         }
     }
 }
 
 impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let form = if matches!(self, Matrix::F32(_)) { "F32" } else { "Q8" };
+        let form = match self {
+            Matrix::F32(_) => "F32",
+            Matrix::Packed(matrix) if matrix.bits() == Bits::Four => "Q4",
+            Matrix::Packed(_) => "Q8",
+        };
         write!(f, "Matrix::{form}{:?}", self.shape())
     }
 }
@@ -115,9 +119,9 @@ impl Linear {
     /// [`crate::Error::Tensor`] if the shapes do not fit.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor, pool: &dyn Pool) -> Result<()> {
         match &*self.weight {
-            Matrix::Q8(matrix) => {
+            Matrix::Packed(matrix) => {
                 let around = Around { add: true, ..self.around(None) };
-                op::update(residual, x, "linear_q8", |out, x| matrix.matmul_with(x, &around, out, pool))?;
+                op::update(residual, x, "linear_packed", |out, x| matrix.matmul_with(x, &around, out, pool))?;
             }
             Matrix::F32(_) => {
                 op::update(residual, &self.forward(x, pool)?, "add", kernels::add)?;
@@ -139,10 +143,10 @@ impl Linear {
     ) -> Result<()> {
         let rows = x.dims2()?.0;
         match &*self.weight {
-            Matrix::Q8(matrix) => {
+            Matrix::Packed(matrix) => {
                 out.resize(rows * matrix.rows(), 0.0);
                 let around = self.around(Some(norm));
-                op::read(x, "linear_q8", |x| matrix.matmul_with(x, &around, out, pool))?;
+                op::read(x, "linear_packed", |x| matrix.matmul_with(x, &around, out, pool))?;
             }
             Matrix::F32(_) => {
                 out.clear();
@@ -165,9 +169,9 @@ impl Linear {
     fn forward_after(&self, norm: Option<&LayerNorm>, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
         let rows = x.dims2()?.0;
         match &*self.weight {
-            Matrix::Q8(matrix) => {
+            Matrix::Packed(matrix) => {
                 let around = self.around(norm);
-                Ok(op::map(x, "linear_q8", (rows, matrix.rows()), |x, out| {
+                Ok(op::map(x, "linear_packed", (rows, matrix.rows()), |x, out| {
                     matrix.matmul_with(x, &around, out, pool);
                 })?)
             }

@@ -54,7 +54,7 @@ impl Bert {
     pub(super) fn plan(config: &EncoderConfig) -> Plan {
         let EncoderConfig { hidden_size, intermediate_size, .. } = *config;
         let mut wanted = vec![
-            Wanted::matrix("embeddings.word_embeddings.weight", config.vocab_size, hidden_size),
+            Wanted::vocabulary("embeddings.word_embeddings.weight", config.vocab_size, hidden_size),
             Wanted::plain(
                 "embeddings.position_embeddings.weight",
                 &[config.max_position_embeddings, hidden_size],

@@ -44,7 +44,7 @@ impl DistilBert {
     pub(super) fn plan(config: &EncoderConfig) -> Plan {
         let EncoderConfig { hidden_size: dim, intermediate_size: hidden_dim, .. } = *config;
         let mut wanted = vec![
-            Wanted::matrix("embeddings.word_embeddings.weight", config.vocab_size, dim),
+            Wanted::vocabulary("embeddings.word_embeddings.weight", config.vocab_size, dim),
             Wanted::plain("embeddings.position_embeddings.weight", &[config.max_position_embeddings, dim]),
         ];
         wanted.extend(Wanted::layer_norm("embeddings.LayerNorm", dim));

@@ -73,7 +73,7 @@ impl Gpt2 {
     pub(crate) fn plan(config: &Gpt2Config, gguf: bool) -> Plan {
         let Gpt2Config { n_embd, n_inner, vocab_size, n_positions, .. } = *config;
         let mut wanted = vec![
-            Wanted::matrix("wte.weight", vocab_size, n_embd),
+            Wanted::vocabulary("wte.weight", vocab_size, n_embd),
             Wanted::plain("wpe.weight", &[n_positions, n_embd]),
         ];
         let conv1d = |path: String, input, out| {
@@ -93,7 +93,7 @@ impl Gpt2 {
         }
         wanted.extend(Wanted::layer_norm("ln_f", n_embd));
         if !config.tie_word_embeddings {
-            wanted.push(Wanted::matrix("lm_head.weight", vocab_size, n_embd));
+            wanted.push(Wanted::vocabulary("lm_head.weight", vocab_size, n_embd));
         }
         let place = match (gguf, config.tie_word_embeddings) {
             (false, true) => |name: &str| place(name, true),

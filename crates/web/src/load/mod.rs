@@ -68,9 +68,11 @@ impl Options {
     pub(crate) fn read(options: &JsValue) -> Result<Options> {
         let invalid = |error: String| Err(Failure::new(Kind::Invalid, error));
         let dtype = match host::text(options, "dtype").as_deref() {
-            None | Some("q8") => Dtype::Q8,
-            Some("f32") => Dtype::F32,
-            Some(other) => return invalid(format!("`dtype` should be `q8` or `f32`, got `{other}`.")),
+            None => Dtype::default(),
+            Some(name) => match Dtype::of_name(name) {
+                Some(dtype) => dtype,
+                None => return invalid(format!("`dtype` should be `q8`, `q4` or `f32`, got `{name}`.")),
+            },
         };
         let task = match host::text(options, "task").as_deref() {
             None => None,

@@ -85,7 +85,7 @@ struct Entry {
 impl Store {
     /// The place of the model `key` at `dtype`; nothing where this host keeps nothing.
     pub(crate) async fn open(key: &str, dtype: Dtype) -> Option<Store> {
-        let id = format!("{}.{}", file_name(key), if dtype == Dtype::Q8 { "q8" } else { "f32" });
+        let id = format!("{}.{}", file_name(key), dtype.name());
         let medium = match opfs::Folder::open().await {
             Some(folder) if folder.can_write() => Medium::Opfs(folder),
             _ => Medium::Cache(cache_api::Cache::open().await?),
@@ -361,8 +361,7 @@ struct Listed {
 impl Listed {
     /// Reads an index without caring for its dtype.
     fn new(id: String, index: &[u8], data_bytes: u64, last_used: Option<f64>) -> Listed {
-        let parsed =
-            [Dtype::Q8, Dtype::F32].iter().find_map(|&dtype| Index::parse(index, dtype, data_bytes).ok());
+        let parsed = Dtype::ALL.iter().find_map(|&dtype| Index::parse(index, dtype, data_bytes).ok());
         let name = parsed.as_ref().and_then(|index| index.head.source["name"].as_str());
         Listed {
             name: name.unwrap_or(&id).to_string(),
