@@ -469,7 +469,8 @@ fn the_graph_tells_its_nodes_models_and_defaults() {
     assert_eq!((&spelled_out["max_length"], &spelled_out["top_k"]), (&json!(128), &json!(50)));
     spelled_out["seed"] = json!(7);
     spelled_out["sentence"] = ask()["original_sentence"].clone();
-    let silent = shared().post_json("/generate_score", &json!({"sentence": ask()["original_sentence"], "seed": 7}));
+    let silent =
+        shared().post_json("/generate_score", &json!({"sentence": ask()["original_sentence"], "seed": 7}));
     assert_eq!(rows(&shared().post_json("/generate_score", &spelled_out)), rows(&silent));
     check_problem(&shared().get("/v1/graphs/other"), 404, "no graph named `other`; there is `default`");
 }
