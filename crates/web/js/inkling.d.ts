@@ -18,7 +18,7 @@
 export interface Capabilities {
   /** WebAssembly SIMD: without it nothing runs. */
   simd: boolean;
-  /** Relaxed SIMD: the faster of the two builds. */
+  /** Relaxed SIMD. The build with it is used where the processor has one instruction for its dot product. */
   relaxed_simd: boolean;
   workers: boolean;
   /** The origin's private file system, where models are kept. */

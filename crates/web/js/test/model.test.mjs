@@ -105,6 +105,22 @@ test("a download that breaks goes on where it was", async () => {
   await close();
 });
 
+test("a server that takes every request and sends nothing is given up", async () => {
+  const answer = (name, from, response) => {
+    if (name !== "model.gguf") return false;
+    response.flushHeaders();
+    setTimeout(() => response.destroy(), 20);
+    return true;
+  };
+  const { endpoint, requests, close } = await hub(writer, { answer });
+  await assert.rejects(
+    Model.load({ hub: "some/model", endpoint }),
+    (error) => error.kind === "network" && error.can_retry && /`model.gguf` broke at 0.0 MB/.test(error.message),
+  );
+  assert.equal(requests.filter(({ name }) => name === "model.gguf").length, 5);
+  await close();
+});
+
 test("bytes of another hash are refused", async () => {
   const { endpoint, close } = await hub(writer, { hashes: { "model.gguf": "0".repeat(64) } });
   await assert.rejects(

@@ -599,6 +599,8 @@ struct Download<'a> {
     /// Bytes so far, and in all where known.
     at: u64,
     size_bytes: Option<u64>,
+    /// Breaks since the last byte came.
+    breaks: u32,
     meter: Meter<'a>,
 }
 
@@ -627,7 +629,7 @@ impl<'a> Download<'a> {
             _ => file.open_here(from)?,
         };
         let meter = Meter::new(load.report, &file.name, from, size_bytes, file.content.from());
-        Ok(Download { load, file, bytes, version, at: from, size_bytes, meter })
+        Ok(Download { load, file, bytes, version, at: from, size_bytes, breaks: 0, meter })
     }
 
     /// Fills `piece` with the next bytes; false at the end.
@@ -636,6 +638,7 @@ impl<'a> Download<'a> {
             let broke = match self.bytes.next(&self.file.name, self.load.signal).await {
                 Ok(Some(array)) => {
                     take(&array, piece);
+                    self.breaks = 0;
                     self.at += piece.len() as u64;
                     self.meter.set(self.at);
                     return Ok(true);
@@ -649,6 +652,13 @@ impl<'a> Download<'a> {
             let Place::Url(url) = &self.file.content else { return Err(broke) };
             if broke.kind != Kind::Network {
                 return Err(broke);
+            }
+            self.breaks += 1;
+            if self.breaks >= TRIES {
+                return Err(self.broke_off(&broke));
+            }
+            if self.breaks > 1 {
+                rest(PAUSE * f64::from(self.breaks - 1), self.load.signal).await;
             }
             let (at, version, signal) = (self.at, &self.version, self.load.signal);
             let opened = patiently(signal, async || fetch::open(url, at, Some(version), signal).await).await;
@@ -678,17 +688,21 @@ async fn patiently<T>(signal: &AbortSignal, mut attempt: impl AsyncFnMut() -> Re
     loop {
         match attempt().await {
             Err(failure) if failure.kind == Kind::Network && tries < TRIES && !signal.aborted() => {
-                // In short naps, so that a stop need not wait for the longest.
-                let until = host::now() + pause;
-                while host::now() < until && !signal.aborted() {
-                    host::sleep(50.0).await;
-                }
+                rest(pause, signal).await;
                 pause *= 2.0;
                 tries += 1;
             }
             Err(_) if signal.aborted() => return Err(source::stopped()),
             ended => return ended,
         }
+    }
+}
+
+/// Waits so many milliseconds, in short naps, so that a stop need not wait as long.
+async fn rest(milliseconds: f64, signal: &AbortSignal) {
+    let until = host::now() + milliseconds;
+    while host::now() < until && !signal.aborted() {
+        host::sleep(50.0).await;
     }
 }
 
