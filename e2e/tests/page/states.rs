@@ -60,36 +60,6 @@ fn without_simd_no_model_runs_here_and_a_server_s_do() {
     });
 }
 
-#[test]
-#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
-fn without_a_private_file_system_models_are_kept_all_the_same() {
-    spec_with(&["--disable-blink-features=FileSystemAccessOriginPrivate"], async |home| {
-        let (hub, page) = hub_and_page(home).await?;
-        let has = "return [typeof navigator.storage.getDirectory, typeof caches]";
-        assert_eq!(home.browser.script(has, vec![]).await?, json!(["undefined", "object"]));
-        let choice = [("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")];
-        downloads::choose(&page, &hub, &choice).await?;
-        until_ready(&page).await?;
-        assert!(!weights_asked_for(&hub).is_empty());
-        set_seed(&page, 7).await?;
-        let mine = run(&page, "I have an idea!").await?;
-        assert!(mine.iter().all(|card| card.state == "done" && card.score.is_some()), "{mine:?}");
-
-        home.browser.driver.refresh().await?;
-        page.wait("the page", async || page.has("button", "Models").await).await?;
-        downloads::look_up(&page, &hub, &choice).await?;
-        page.click("button", "Use them").await?;
-        until_ready(&page).await?;
-        set_seed(&page, 7).await?;
-        assert_eq!(run(&page, "I have an idea!").await?, mine);
-        assert_eq!(weights_asked_for(&hub), []);
-        page.click("button", "storage").await?;
-        page.click("button", "Delete small/gpt2").await?;
-        page.wait("it to be gone", async || Ok(!page.has("button", "Delete small/gpt2").await?)).await?;
-        Ok(())
-    });
-}
-
 /// A page over plain http from another machine gets neither storage nor locks nor a service worker from the browser.
 #[test]
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
