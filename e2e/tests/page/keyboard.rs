@@ -109,6 +109,8 @@ fn the_keyboard_alone_is_enough() {
         let chosen = "return document.activeElement.closest('li').querySelector('.token').textContent";
         let chosen = home.browser.script(chosen, vec![]).await?;
         enter(&page).await?;
+        let at = home.browser.script("return document.activeElement.id", vec![]).await?;
+        assert_eq!(at, "sentence", "the focus stays in the page");
         let mut now = Vec::new();
         page.wait("a text that goes on from there", async || {
             now = outcome(&page).await?;

@@ -6,7 +6,7 @@ use wasm_bindgen::JsCast;
 use web_sys::HtmlElement;
 
 use super::card::{focus_token, tokens_before};
-use crate::{format, run::RunState, state::App};
+use crate::{browser, format, run::RunState, state::App};
 
 #[derive(Clone, PartialEq)]
 struct Looked {
@@ -75,12 +75,17 @@ pub(crate) fn Alternatives(app: App) -> impl IntoView {
                 let probability = f64::from(alternative.log_prob.exp());
                 let shown = format::visible(&alternative.text);
                 let instead = alternative.text.clone();
-                let go = move |_| {
+                let go = move |event: ev::MouseEvent| {
                     let sentence = app.run.with_untracked(|run| {
                         run.texts.get(text).map(|text| text.with_instead(index, &instead))
                     });
                     if let Some(sentence) = sentence {
                         app.continue_from(sentence, tokens_before(app, text, index + 1));
+                        // This button is about to go, and the keyboard's focus would go with it. A key's click has no
+                        // count; a tap must not bring up a phone's keyboard.
+                        if event.detail() == 0 {
+                            browser::focus("sentence");
+                        }
                     }
                 };
                 view! {
