@@ -203,12 +203,13 @@ impl State {
             Some(Fault::Slow(pieces)) => {
                 let mut sent = 0;
                 for piece in body.chunks(body.len().div_ceil(pieces).max(1)) {
-                    if stream.write_all(piece).is_err() || is_gone(stream, Duration::from_millis(50)) {
+                    let is_sent = stream.write_all(piece).is_ok();
+                    sent += if is_sent { piece.len() } else { 0 };
+                    if !is_sent || is_gone(stream, Duration::from_millis(50)) {
                         let name = path.rsplit('/').next().unwrap_or_default().to_string();
                         locked(&self.hung_up).push(HungUp { name, sent, at: SystemTime::now() });
                         return;
                     }
-                    sent += piece.len();
                     if self.ends.load(Ordering::SeqCst) {
                         return;
                     }
