@@ -34,13 +34,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use inkling_engine::checkpoint::{
-    Dtype, LoadOptions, Loaded, Loader, memory_bytes,
+    Dtype, LoadOptions, Loaded, Loader, hexadecimal, memory_bytes,
     packed::{Content, Head, Index, Piece, Writer},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{disk::free_bytes, load::hexadecimal, models::Folder, pool::cores};
+use crate::{disk::free_bytes, models::Folder, pool::cores};
 
 /// Most bytes that the entries take together.
 pub const LIMIT_BYTES: u64 = 8 << 30;
@@ -188,7 +188,7 @@ impl Cache {
         }
         let source_files: Vec<SourceFile> =
             files.iter().map(|name| SourceFile::of(&folder.path(name)?)).collect::<Option<_>>()?;
-        let source_bytes: u64 = source_files.iter().map(|file| file.size_bytes).sum();
+        let source_bytes = size_bytes(&source_files);
         let packed_bytes = memory_bytes(config, options.dtype).ok()?;
         if source_bytes < LEAST_BYTES || packed_bytes > source_bytes / 3 * 2 {
             return None;
@@ -199,10 +199,10 @@ impl Cache {
             sha.update(file.path.as_os_str().as_encoded_bytes());
             sha.update([0]);
         }
-        let place = self.folder.join(&hexadecimal(sha)[..32]);
+        let place = self.folder.join(&hexadecimal(&sha.finalize())[..32]);
         let source = Source {
             model: model.into(),
-            config_sha256: hexadecimal(Sha256::new_with_prefix(config)),
+            config_sha256: hexadecimal(&Sha256::digest(config)),
             files: source_files,
         };
         Some(Wanted { cache: self, source, dtype: options.dtype, config, packed_bytes, place })
@@ -302,6 +302,11 @@ impl Source {
     }
 }
 
+/// Of all of them together.
+fn size_bytes(files: &[SourceFile]) -> u64 {
+    files.iter().map(|file| file.size_bytes).sum()
+}
+
 impl SourceFile {
     fn of(path: &Path) -> Option<SourceFile> {
         let path = path.canonicalize().ok()?;
@@ -327,6 +332,11 @@ fn status(_: &fs::Metadata) -> (i64, u64) {
 }
 
 impl Wanted<'_> {
+    /// Bytes of the weights that the entry is made from.
+    pub(crate) fn source_bytes(&self) -> u64 {
+        size_bytes(&self.source.files)
+    }
+
     /// The model from its entry, and its hash. `None` where there is no entry, or none that is of use.
     pub(crate) fn restore(&self, options: LoadOptions) -> Option<(Loaded, String)> {
         let index = self.index()?;

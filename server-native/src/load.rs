@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     io::Read,
     panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -20,6 +19,7 @@ use inkling_engine::{
         LoadOptions, Loaded, Loader,
         config::generation_defaults,
         files::{ModelFiles, WeightFiles, model_files, shards, tokenizer_files},
+        hexadecimal,
     },
     classify::Classifier,
     generate::Generator,
@@ -213,9 +213,10 @@ fn read_weights(
     let wanted = cache
         .zip(config.as_deref())
         .and_then(|(cache, config)| cache.wants(&located.name, folder, &weights, config, options));
-    if let Some((model, sha256)) = wanted.as_ref().and_then(|wanted| wanted.restore(options)) {
-        let sizes = weights.iter().map(|name| Ok(folder.open(name)?.1));
-        size_bytes += sizes.sum::<Result<u64>>()?;
+    if let Some(wanted) = &wanted
+        && let Some((model, sha256)) = wanted.restore(options)
+    {
+        size_bytes += wanted.source_bytes();
         return Ok(Weights { model, sha256, size_bytes, origin: Origin::Cache });
     }
     let mut keeping = wanted.as_ref().map(|wanted| wanted.keep());
@@ -239,7 +240,7 @@ fn read_weights(
         .with_context(|| format!("cannot read {name}"))?;
         loader.end_file()?;
     }
-    let sha256 = hexadecimal(sha);
+    let sha256 = hexadecimal(&sha.finalize());
     let model = loader.finish()?;
     if let Some(keeping) = keeping {
         keeping.complete(&sha256);
@@ -344,10 +345,3 @@ fn read_tokenizer(folder: &Folder, names: &[String]) -> Result<Option<Tokenizer>
 
 /// The tokenizers of this process by the hash of their files. GPT-2 and DistilGPT-2 have the same one, of 26 MB.
 static TOKENIZERS: Mutex<BTreeMap<Vec<u8>, Tokenizer>> = Mutex::new(BTreeMap::new());
-
-pub(crate) fn hexadecimal(sha: Sha256) -> String {
-    sha.finalize().iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes any text");
-        text
-    })
-}

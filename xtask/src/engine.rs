@@ -60,7 +60,7 @@ pub(crate) struct Build {
 
 /// For every browser.
 const SIMD128: Build = Build { name: "simd128", features: "+simd128", target: None };
-/// For those with relaxed SIMD; faster.
+/// For processors with one instruction for its dot product; faster there.
 pub(crate) const RELAXED: Build =
     Build { name: "relaxed", features: "+simd128,+relaxed-simd", target: Some("relaxed") };
 

@@ -1,11 +1,14 @@
-//! Parts of the engine for `cargo xtask test --only instructions`, which counts their instructions under valgrind's
-//! callgrind. The kernels have a file of their own like this one, whose head says how it works.
+//! Parts of the engine for `cargo xtask test --only instructions`. How their instructions are counted is said in
+//! `support/cases.rs` of the kernels' benches.
 
 #![expect(clippy::unwrap_used, reason = "what is counted is this checkout's own")]
 
+#[path = "../../kernels/benches/support/cases.rs"]
+mod cases;
 #[path = "../tests/support/seeded.rs"]
 mod seeded;
 
+use cases::{Prepare, Run};
 use inkling_engine::checkpoint::{LoadOptions, Loader};
 use inkling_engine::kernels::Isa;
 use inkling_engine::protocol::Parameters;
@@ -14,10 +17,6 @@ use inkling_engine::tokenizer::Tokenizer;
 use seeded::Gpt2Sizes;
 use std::hint::black_box;
 use std::process::ExitCode;
-
-/// A part of the engine on inputs that are ready.
-type Run = Box<dyn FnMut()>;
-type Prepare = fn() -> Run;
 
 const CASES: [(&str, Prepare); 5] = [
     ("sampler/top_k_50/50257", || sample(Parameters::default())),
@@ -83,27 +82,6 @@ fn load() -> Run {
     })
 }
 
-/// What valgrind counts, by this name.
-#[inline(never)]
-fn counted(run: &mut Run) {
-    run();
-}
-
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let case = |name: &str| CASES.iter().find(|(case, _)| *case == name);
-    let isa = |name: &str| Isa::available().into_iter().find(|isa| format!("{isa:?}").to_lowercase() == name);
-    let [name, isa_name] = args.as_slice() else {
-        CASES.iter().for_each(|(case, _)| println!("{case}"));
-        return ExitCode::SUCCESS;
-    };
-    let (Some((_, prepare)), Some(isa)) = (case(name), isa(isa_name)) else {
-        eprintln!("expected a case and an instruction set of this machine, got {args:?}");
-        return ExitCode::FAILURE;
-    };
-    Isa::force(Some(isa));
-    let mut run = prepare();
-    run();
-    counted(&mut run);
-    ExitCode::SUCCESS
+    cases::main(&CASES)
 }

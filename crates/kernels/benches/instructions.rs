@@ -1,19 +1,18 @@
-//! Kernels for `cargo xtask test --only instructions`, which counts their instructions under valgrind's callgrind.
-//!
-//! Without arguments it lists its cases; with a case and an instruction set it prepares the case and runs it twice. What
-//! valgrind counts is [`counted`], the second run: times depend on the machine and its load, instructions do not.
-//! Instruction sets are forced, since valgrind knows no AVX-512 and machines differ.
+//! Kernels for `cargo xtask test --only instructions`; `support/cases.rs` says how their instructions are counted.
 
+#[path = "support/cases.rs"]
+mod cases;
+#[path = "support/numbers.rs"]
+mod numbers;
+
+use cases::{Prepare, Run};
 use inkling_kernels::{
     self as kernels, Activation, Around, AttentionShape, Mask, MatrixQ8, Norm, SingleThread,
 };
 use inkling_kernels::{Isa, MatrixQ8Builder};
+use numbers::numbers;
 use std::hint::black_box;
 use std::process::ExitCode;
-
-/// A kernel on inputs that are ready.
-type Run = Box<dyn FnMut()>;
-type Prepare = fn() -> Run;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
 const CASES: [(&str, Prepare); 11] = [
@@ -98,39 +97,6 @@ fn matrix(rows: usize, cols: usize) -> MatrixQ8 {
     MatrixQ8::from_f32(rows, cols, &numbers(1, rows * cols)).expect("seeded numbers are finite")
 }
 
-/// `n` numbers in -0.5..0.5, the same for a seed.
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed | 1;
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / 16_777_216.0 - 0.5
-        })
-        .collect()
-}
-
-/// What valgrind counts, by this name.
-#[inline(never)]
-fn counted(run: &mut Run) {
-    run();
-}
-
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let case = |name: &str| CASES.iter().find(|(case, _)| *case == name);
-    let isa = |name: &str| Isa::available().into_iter().find(|isa| format!("{isa:?}").to_lowercase() == name);
-    let [name, isa_name] = args.as_slice() else {
-        CASES.iter().for_each(|(case, _)| println!("{case}"));
-        return ExitCode::SUCCESS;
-    };
-    let (Some((_, prepare)), Some(isa)) = (case(name), isa(isa_name)) else {
-        eprintln!("expected a case and an instruction set of this machine, got {args:?}");
-        return ExitCode::FAILURE;
-    };
-    Isa::force(Some(isa));
-    let mut run = prepare();
-    // Scratch grows in the first run.
-    run();
-    counted(&mut run);
-    ExitCode::SUCCESS
+    cases::main(&CASES)
 }

@@ -5,26 +5,19 @@
 //! bytes merely read; those with 64 rows in multiplications a second. Scalar rows are the peers: ratios in one run hold
 //! where absolute times drift. Bits are checked before anything is timed.
 
+#[path = "support/numbers.rs"]
+mod numbers;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
     self as kernels, Activation, AttentionShape, Bits, FINGERPRINT, FINGERPRINT_Q4, Isa, Mask, MatrixQ8,
     MatrixQ8Builder, SingleThread,
 };
+use numbers::numbers;
 use std::hint::black_box;
 
 /// GPT-2's matrices (outputs, inputs); the last one is its head, rounded up.
 const MATRICES: [(usize, usize); 5] = [(2304, 768), (768, 768), (3072, 768), (768, 3072), (50_272, 768)];
-
-/// `n` numbers in -0.5..0.5, the same for a seed.
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed | 1;
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / 16_777_216.0 - 0.5
-        })
-        .collect()
-}
 
 /// Forces each instruction set in turn; scalar kernels are left out where they would take minutes.
 fn each(scalar: bool, mut f: impl FnMut(Isa)) {

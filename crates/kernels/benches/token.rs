@@ -5,8 +5,12 @@
 //! they come is what `cargo xtask bench` prints. Rows are named `memory/read/THREADS`, `token/decode/THREADS` and
 //! `token/prefill_64/THREADS`.
 
+#[path = "support/numbers.rs"]
+mod numbers;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{FINGERPRINT, MatrixQ8, MatrixQ8Builder, Pool, SingleThread, Team, fingerprint};
+use numbers::numbers;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,17 +116,6 @@ fn token(c: &mut Criterion) {
             }
         });
     }
-}
-
-/// `n` numbers in -0.5..0.5, the same for a seed.
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed | 1;
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / 16_777_216.0 - 0.5
-        })
-        .collect()
 }
 
 criterion_group!(benches, memory, token);

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use inkling_e2e::{
+    Home,
     page::Page,
     server::{Server, inkling},
     spec,
@@ -18,14 +19,20 @@ pub(crate) async fn choose(page: &Page<'_>, url: &str) -> Result<()> {
     page.click("button", "Use this server").await
 }
 
+/// Starts another server that lets the page in, and has it do the work.
+async fn start_and_choose(home: &Home, page: &Page<'_>) -> Result<Server> {
+    let other = Server::start(&["--allow-origin", home.server.origin()])?;
+    choose(page, other.origin()).await?;
+    page.says(&format!("Runs go to {} now.", other.origin())).await?;
+    Ok(other)
+}
+
 #[test]
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_server_answers_with_the_same_text() {
     spec(async |home| {
-        let other = Server::start(&["--allow-origin", home.server.origin()])?;
         let page = home.visit().await?;
-        choose(&page, other.origin()).await?;
-        page.says(&format!("Runs go to {} now.", other.origin())).await?;
+        let _other = start_and_choose(home, &page).await?;
         set_seed(&page, 7).await?;
         let cards = run(&page, "I have an idea!").await?;
         let rows = inkling(&["run", "I have an idea!", "--seed", "7", "--json"])?;
@@ -40,11 +47,9 @@ fn a_server_answers_with_the_same_text() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_server_that_goes_away_is_told_and_the_page_goes_on_by_itself() {
     spec(async |home| {
-        let other = Server::start(&["--allow-origin", home.server.origin()])?;
         let page = home.visit().await?;
         until_ready(&page).await?;
-        choose(&page, other.origin()).await?;
-        page.says(&format!("Runs go to {} now.", other.origin())).await?;
+        let other = start_and_choose(home, &page).await?;
         run(&page, "I have an idea!").await?;
         other.stop();
         page.click("button", "Run").await?;
@@ -62,11 +67,9 @@ fn a_server_that_goes_away_is_told_and_the_page_goes_on_by_itself() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_server_that_goes_away_in_a_run_leaves_the_text_so_far() {
     spec(async |home| {
-        let other = Server::start(&["--allow-origin", home.server.origin()])?;
         let page = home.visit().await?;
         until_ready(&page).await?;
-        choose(&page, other.origin()).await?;
-        page.says(&format!("Runs go to {} now.", other.origin())).await?;
+        let other = start_and_choose(home, &page).await?;
         page.click("button", "Settings").await?;
         page.find("slider", "Length").await?.send_keys("\u{e010}").await?;
         page.find("slider", "Continuations").await?.send_keys("\u{e010}").await?;

@@ -25,7 +25,7 @@ pub(super) fn native(plan: &Plan, inkling: &Inkling) -> Result<Vec<Figure>> {
     let classifier = || inkling.classifier(plan, threads);
     let mut figures = vec![kernels::bandwidth(plan, "peers-native/memory")?];
     let before = (generator()?, classifier()?);
-    let script = Script::new(plan, "native.sh", &[&threads.to_string()]);
+    let mut script = Script::new(plan, "native.sh", &[&threads.to_string()]);
     let said = script.run()?;
     let (generators, classifiers) = (before.0.and(generator()?), before.1.and(classifier()?));
     let of = |what: &str| format!("Inkling q8, {what}");
@@ -62,7 +62,7 @@ pub(super) fn page(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
     for (peer, threads) in
         [("transformers.js", "1"), ("wllama", "1"), ("transformers.js", "2"), ("wllama", "2")]
     {
-        let script = Script::new(plan, "browser.mjs", &["decode", peer, threads]);
+        let mut script = Script::new(plan, "browser.mjs", &["decode", peer, threads]);
         let answer = last_json(&script.run()?)?;
         let (id, of) = match threads {
             "1" => (format!("peers-page/{peer}"), format!("{peer} q8, one thread")),
@@ -89,7 +89,7 @@ pub(super) fn page_graph(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
     let chromium = Chromium::new(models)?;
     let graph = || chromium.graph(plan, 1, "peers-page-graph/inkling");
     let mut figures = graph()?;
-    let script = Script::new(plan, "browser.mjs", &["graph", "1"]);
+    let mut script = Script::new(plan, "browser.mjs", &["graph", "1"]);
     let answer = last_json(&script.run()?)?;
     let what = "transformers.js q8, the graph, a worker a model, one thread each";
     let theirs = Figure::new("peers-page-graph/transformers.js/total", what, "ms", &script.shown);
@@ -106,7 +106,7 @@ pub(super) fn server(plan: &Plan, inkling: &Inkling) -> Result<Vec<Figure>> {
     let graphs =
         || CLIENTS.into_iter().map(|clients| inkling.graph_of(plan, clients)).collect::<Result<Vec<_>>>();
     let before = graphs()?;
-    let script = Script::new(plan, "seed.sh", &[]);
+    let mut script = Script::new(plan, "seed.sh", &[]);
     let said = script.run()?;
     let mut figures = Vec::new();
     for ((before, after), clients) in before.into_iter().zip(graphs()?).zip(CLIENTS) {
@@ -157,13 +157,10 @@ impl Script {
     }
 
     /// Runs it; the answer is what it prints.
-    fn run(&self) -> Result<String> {
-        let mut command = Command::new(self.command.get_program());
-        command.args(self.command.get_args());
-        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let finished = run_and_keep(&mut command)?;
+    fn run(&mut self) -> Result<String> {
+        let finished = run_and_keep(&mut self.command)?;
         if !finished.status.success() {
-            bail!("{}", ended_badly(&command, finished.status));
+            bail!("{}", ended_badly(&self.command, finished.status));
         }
         Ok(finished.output)
     }

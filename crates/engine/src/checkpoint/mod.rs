@@ -17,3 +17,13 @@ pub mod weights;
 
 pub use loader::{LoadOptions, Loaded, Loader, memory_bytes};
 pub use weights::Dtype;
+
+/// Bytes as hexadecimal digits, as hashes are told and compared.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes any text");
+        text
+    })
+}

@@ -15,8 +15,8 @@
 //!
 //! Both files only ever grow, data first. So whatever was interrupted, the lines up to the last checkpoint are true, and
 //! the next load goes on from there: it takes the pieces back, and asks for the source file from byte `at` on. What lies
-//! behind the last checkpoint is cut off, but for small files. `source` and `state` are the host's own: what the model was made from, and the
-//! hashes of the files so far.
+//! behind the last checkpoint is cut off, but for small files. `source` and `state` are the host's own: what the model was
+//! made from, and the hashes of the files so far.
 //!
 //! Nothing here is believed without proof: sizes must follow from the model's config, and every piece must have its
 //! SHA-256 when it is read back. Bytes are in little-endian order.
@@ -25,7 +25,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::weights::{Dtype, Filled, Form};
+use super::{
+    hexadecimal,
+    weights::{Dtype, Filled, Form},
+};
 use crate::{
     error::{Error, Result},
     kernels::{Bits, MatrixQ8Builder, bytes},
@@ -281,7 +284,7 @@ impl Slot {
     }
 
     fn checked(self, sha: Sha256) -> Result<Checked> {
-        if hexadecimal(sha) != self.sha256 {
+        if hexadecimal(&sha.finalize()) != self.sha256 {
             return Err(wrong_hash(&self.name));
         }
         let filled = match self.place {
@@ -468,15 +471,7 @@ fn text(line: &Line) -> String {
 fn hash(parts: &[&[u8]]) -> String {
     let mut sha = Sha256::new();
     parts.iter().for_each(|part| sha.update(part));
-    hexadecimal(sha)
-}
-
-fn hexadecimal(sha: Sha256) -> String {
-    use std::fmt::Write as _;
-    sha.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes any text");
-        text
-    })
+    hexadecimal(&sha.finalize())
 }
 
 fn check_hash(name: &str, expected: &str, parts: &[&[u8]]) -> Result<()> {

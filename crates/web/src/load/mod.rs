@@ -13,7 +13,7 @@ use inkling_engine::{
         Dtype, LoadOptions, Loaded as LoadedModel, Loader,
         config::generation_defaults,
         files::{TokenizerFiles, WeightFiles, model_files, shards},
-        memory_bytes,
+        hexadecimal, memory_bytes,
         packed::{Checkpoint, Content, Head},
     },
     classify::Classifier,
@@ -780,12 +780,4 @@ fn check_task(name: &str, wanted: Option<Task>, model: &LoadedTask) -> Result<()
         _ => return Ok(()),
     };
     Err(Failure::new(Kind::Format, error))
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes any text");
-        text
-    })
 }

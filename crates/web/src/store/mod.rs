@@ -9,8 +9,8 @@ mod cache_api;
 mod lock;
 mod opfs;
 
-use inkling_engine::checkpoint::Dtype;
 use inkling_engine::checkpoint::packed::{Checkpoint, Finished, Head, Index, Piece, Writer};
+use inkling_engine::checkpoint::{Dtype, hexadecimal};
 use js_sys::Uint8Array;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -428,7 +428,7 @@ fn file_name(key: &str) -> String {
     let readable: String =
         key.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().map(plain).collect();
     use sha2::{Digest as _, Sha256};
-    let hash = crate::load::hexadecimal(&Sha256::digest(key.as_bytes()));
+    let hash = hexadecimal(&Sha256::digest(key.as_bytes()));
     format!("{}-{}", readable.trim_start_matches('.'), &hash[..10])
 }
 
