@@ -124,6 +124,16 @@ impl Browser {
         Ok(workers.len())
     }
 
+    /// Makes every dedicated worker of the page end `delay` after the next message it gets: in the midst of a job that
+    /// takes longer, however fast the machine is.
+    ///
+    /// # Errors
+    /// If Chromium does not answer.
+    pub async fn end_workers_at_work(&self, delay: Duration) -> Result<()> {
+        let end = format!("addEventListener('message', () => setTimeout(close, {}))", delay.as_millis());
+        self.tell_workers("Runtime.evaluate", json!({"expression": end})).await
+    }
+
     /// Frees what nobody holds any more, in the page and in its workers: these collect by themselves only when much has
     /// come together.
     ///
