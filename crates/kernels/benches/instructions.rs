@@ -7,9 +7,9 @@ mod numbers;
 
 use cases::{Prepare, Run};
 use inkling_kernels::{
-    self as kernels, Activation, Around, AttentionShape, Mask, MatrixQ8, Norm, SingleThread,
+    self as kernels, Activation, Around, AttentionShape, Mask, Norm, PackedMatrix, SingleThread,
 };
-use inkling_kernels::{Isa, MatrixQ8Builder};
+use inkling_kernels::{Isa, PackedMatrixBuilder};
 use numbers::numbers;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -75,7 +75,7 @@ fn log_sum_exp() -> Run {
 
 fn pack_rows() -> Run {
     let weights = numbers(1, 128 * 768);
-    let mut builder = MatrixQ8Builder::new(128, 768);
+    let mut builder = PackedMatrixBuilder::new(128, 768);
     Box::new(move || {
         for (row, weights) in weights.chunks_exact(768).enumerate() {
             builder.set_row_f32(row, weights).expect("seeded numbers are finite");
@@ -85,7 +85,7 @@ fn pack_rows() -> Run {
 
 fn pack_columns() -> Run {
     let weights = numbers(1, 128 * 768);
-    let mut builder = MatrixQ8Builder::new(768, 128);
+    let mut builder = PackedMatrixBuilder::new(768, 128);
     Box::new(move || {
         for (block, weights) in weights.chunks_exact(32 * 768).enumerate() {
             builder.set_columns_f32(block, weights).expect("seeded numbers are finite");
@@ -93,8 +93,8 @@ fn pack_columns() -> Run {
     })
 }
 
-fn matrix(rows: usize, cols: usize) -> MatrixQ8 {
-    MatrixQ8::from_f32(rows, cols, &numbers(1, rows * cols)).expect("seeded numbers are finite")
+fn matrix(rows: usize, cols: usize) -> PackedMatrix {
+    PackedMatrix::from_f32(rows, cols, &numbers(1, rows * cols)).expect("seeded numbers are finite")
 }
 
 fn main() -> ExitCode {

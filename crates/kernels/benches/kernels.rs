@@ -10,8 +10,8 @@ mod numbers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self as kernels, Activation, AttentionShape, Bits, FINGERPRINT, FINGERPRINT_Q4, Isa, Mask, MatrixQ8,
-    MatrixQ8Builder, SingleThread,
+    self as kernels, Activation, AttentionShape, Bits, FINGERPRINT, FINGERPRINT_Q4, Isa, Mask, PackedMatrix,
+    PackedMatrixBuilder, SingleThread,
 };
 use numbers::numbers;
 use std::hint::black_box;
@@ -36,7 +36,7 @@ fn each(scalar: bool, mut f: impl FnMut(Isa)) {
 fn memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("memory");
     for (rows, cols) in MATRICES {
-        let words = vec![1_u64; MatrixQ8Builder::new(rows, cols).finish().size_bytes() / 8];
+        let words = vec![1_u64; PackedMatrixBuilder::new(rows, cols).finish().size_bytes() / 8];
         group.throughput(Throughput::Bytes(words.len() as u64 * 8));
         group.bench_function(BenchmarkId::new("read", format!("{rows}x{cols}")), |b| {
             // Eight sums, so that the additions do not wait for each other.
@@ -67,7 +67,7 @@ fn linear(c: &mut Criterion, name: &str, bits: Bits) {
     for (rows, cols) in MATRICES {
         let weights = numbers(1, rows * cols);
         let matrix =
-            MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights).expect("seeded numbers are finite");
+            PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights).expect("seeded numbers are finite");
         for m in [1, 64] {
             let (x, mut out) = (numbers(2, m * cols), vec![0.0; m * rows]);
             group.throughput(match m {
@@ -95,7 +95,7 @@ fn packing(c: &mut Criterion, name: &str, bits: Bits) {
     let mut group = c.benchmark_group(name);
     group.sample_size(20).throughput(Throughput::Bytes(size_of_val(weights.as_slice()) as u64));
     each(true, |isa| {
-        let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
+        let mut builder = PackedMatrixBuilder::with_bits(bits, rows, cols);
         group.bench_function(BenchmarkId::new("rows", format!("{isa:?}")), |b| {
             b.iter(|| {
                 for (row, weights) in weights.chunks(cols).enumerate() {

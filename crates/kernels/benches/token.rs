@@ -9,7 +9,9 @@
 mod numbers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use inkling_kernels::{FINGERPRINT, MatrixQ8, MatrixQ8Builder, Pool, SingleThread, Team, fingerprint};
+use inkling_kernels::{
+    FINGERPRINT, PackedMatrix, PackedMatrixBuilder, Pool, SingleThread, Team, fingerprint,
+};
 use numbers::numbers;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -70,7 +72,7 @@ fn each(c: &mut Criterion, group: &str, name: &str, throughput: Throughput, run:
 fn memory(c: &mut Criterion) {
     /// Parts that threads take.
     const PARTS: usize = 64;
-    let mut builder = MatrixQ8Builder::new(1 << 18, 1024);
+    let mut builder = PackedMatrixBuilder::new(1 << 18, 1024);
     // A page that nobody has written to is not there yet.
     builder.as_bytes_mut().into_iter().for_each(|bytes| bytes.fill(1));
     let matrix = builder.finish();
@@ -96,12 +98,12 @@ fn token(c: &mut Criterion) {
     assert_eq!(fingerprint(), FINGERPRINT, "the kernels compute other bits than they should");
     let matrix = |(rows, cols): (usize, usize), seed| {
         let weights = numbers(seed, rows * cols);
-        MatrixQ8::from_f32(rows, cols, &weights).expect("seeded numbers are finite")
+        PackedMatrix::from_f32(rows, cols, &weights).expect("seeded numbers are finite")
     };
-    let mut matrices: Vec<MatrixQ8> =
+    let mut matrices: Vec<PackedMatrix> =
         (0..BLOCKS).flat_map(|block| BLOCK.map(|shape| matrix(shape, block as u64))).collect();
     matrices.push(matrix(HEAD, 99));
-    let bytes: usize = matrices.iter().map(MatrixQ8::size_bytes).sum();
+    let bytes: usize = matrices.iter().map(PackedMatrix::size_bytes).sum();
     let weights: usize = matrices.iter().map(|matrix| matrix.rows() * matrix.cols()).sum();
     for (name, m, throughput) in [
         ("decode", 1, Throughput::Bytes(bytes as u64)),

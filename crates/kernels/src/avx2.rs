@@ -15,7 +15,7 @@ use super::Around;
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, MatrixQ8, PANEL, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
@@ -27,7 +27,7 @@ use std::ops::Range;
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx2,f16c")]
 pub(crate) unsafe fn matmul(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -43,7 +43,7 @@ pub(crate) unsafe fn matmul(
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 pub(crate) unsafe fn matmul_dot(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -177,7 +177,7 @@ impl Weights for TileQ4 {
 /// Nobody else uses the columns of `out` that belong to `panels`; the caller enables AVX2, F16C and, if `VNNI`, AVX-VNNI.
 #[inline(always)]
 unsafe fn matmul_with<const VNNI: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -196,7 +196,7 @@ unsafe fn matmul_with<const VNNI: bool>(
 /// As for [`matmul_with`].
 #[inline(always)]
 unsafe fn matmul_of<T: Weights, const VNNI: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -223,7 +223,7 @@ unsafe fn matmul_of<T: Weights, const VNNI: bool>(
 /// As for [`matmul_with`].
 #[inline(always)]
 unsafe fn rows<T: Weights, const M: usize, const VNNI: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
     first: usize,

@@ -19,7 +19,7 @@ use super::Around;
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, MatrixQ8, PANEL, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{LANES, SMALLEST};
@@ -93,7 +93,7 @@ impl Weights for TileQ4 {
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(crate) unsafe fn matmul(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -112,7 +112,7 @@ pub(crate) unsafe fn matmul(
 /// As for [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn matmul_of<T: Weights>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -144,7 +144,7 @@ unsafe fn matmul_of<T: Weights>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 unsafe fn rows<T: Weights, const M: usize>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
     first: usize,

@@ -2,7 +2,7 @@
 //!
 //! Their order is that of a little-endian machine, which every target of ours is.
 
-use super::matrix::{MatrixQ8, MatrixQ8Builder};
+use super::matrix::{PackedMatrix, PackedMatrixBuilder};
 use super::storage::Plain;
 
 const _: () =
@@ -36,7 +36,7 @@ pub fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
     (before.is_empty() && after.is_empty()).then_some(values)
 }
 
-impl MatrixQ8 {
+impl PackedMatrix {
     /// The bytes of weights and of scales, in the order of memory.
     #[must_use]
     pub fn as_bytes(&self) -> [&[u8]; 2] {
@@ -45,8 +45,8 @@ impl MatrixQ8 {
     }
 }
 
-impl MatrixQ8Builder {
-    /// The bytes of weights and of scales, to be filled with what [`MatrixQ8::as_bytes`] gave for the same sizes and bits.
+impl PackedMatrixBuilder {
+    /// The bytes of weights and of scales, to be filled with what [`PackedMatrix::as_bytes`] gave for the same sizes and bits.
     pub fn as_bytes_mut(&mut self) -> [&mut [u8]; 2] {
         let (q8, q4, scales) = self.parts_mut();
         [if q4.is_empty() { view_mut(q8) } else { view_mut(q4) }, view_mut(scales)]

@@ -1,7 +1,8 @@
 //! One number for the bits of all kernels.
 
 use super::{
-    Activation, Around, AttentionShape, Bits, Mask, MatrixQ8, SingleThread, attention, layer_norm, softmax,
+    Activation, Around, AttentionShape, Bits, Mask, PackedMatrix, SingleThread, attention, layer_norm,
+    softmax,
 };
 
 /// FNV-1a over the bits of results.
@@ -29,7 +30,7 @@ impl Hash {
                 let x = numbers(100 + m as u64, m * cols);
                 let mut out = vec![0.0; m * rows];
                 for (weights, x) in [(weights.clone(), x.clone()), (signs(&weights), signs(&x))] {
-                    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights)
+                    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights)
                         .expect("seeded numbers are finite");
                     let around = Around { bias: Some(&bias), activation, ..Around::default() };
                     matrix.matmul_with(&x, &around, &mut out, &SingleThread);

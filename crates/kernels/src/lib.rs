@@ -37,7 +37,7 @@ mod team;
 pub use fingerprint::{FINGERPRINT, FINGERPRINT_Q4, fingerprint, fingerprint_q4};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};
-pub use matrix::{Bits, MatrixQ8, MatrixQ8Builder, NotFinite};
+pub use matrix::{Bits, NotFinite, PackedMatrix, PackedMatrixBuilder};
 use matrix::{PANEL, Tile, TileQ4};
 use pool::Shared;
 pub use pool::{Pool, SingleThread};
@@ -137,7 +137,7 @@ fn pack_columns_q4(
 )]
 unsafe fn matmul(
     isa: Isa,
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,

@@ -68,14 +68,14 @@ enum Tiles {
 /// What a kernel reads of a panel's block.
 pub(crate) trait Stored: Sized {
     /// The tiles of a matrix that holds such.
-    fn of(matrix: &MatrixQ8) -> &[Self];
+    fn of(matrix: &PackedMatrix) -> &[Self];
     /// The weight of row `row` of the panel in column `k` of the block.
     fn weight(&self, row: usize, k: usize) -> i8;
 }
 
 impl Stored for Tile {
     #[inline(always)]
-    fn of(matrix: &MatrixQ8) -> &[Self] {
+    fn of(matrix: &PackedMatrix) -> &[Self] {
         match &matrix.weights {
             Tiles::Q8(tiles) => tiles,
             Tiles::Q4(_) => unreachable!("kernels: an 8-bit kernel for a 4-bit matrix"),
@@ -89,7 +89,7 @@ impl Stored for Tile {
 
 impl Stored for TileQ4 {
     #[inline(always)]
-    fn of(matrix: &MatrixQ8) -> &[Self] {
+    fn of(matrix: &PackedMatrix) -> &[Self] {
         match &matrix.weights {
             Tiles::Q4(tiles) => tiles,
             Tiles::Q8(_) => unreachable!("kernels: a 4-bit kernel for an 8-bit matrix"),
@@ -106,16 +106,16 @@ impl Stored for TileQ4 {
 /// and Q4_0.
 ///
 /// Packed once, at load; 8.5 or 4.5 bits a weight. `cols` is a multiple of 32.
-pub struct MatrixQ8 {
+pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     weights: Tiles,
     scales: Storage<[u16; PANEL]>,
 }
 
-/// A [`MatrixQ8`] that is being filled while its checkpoint streams in. Rows that nobody sets are zeros.
-pub struct MatrixQ8Builder {
-    matrix: MatrixQ8,
+/// A [`PackedMatrix`] that is being filled while its checkpoint streams in. Rows that nobody sets are zeros.
+pub struct PackedMatrixBuilder {
+    matrix: PackedMatrix,
 }
 
 /// A weight that no scale can hold.
@@ -128,7 +128,7 @@ pub struct NotFinite {
     pub block: usize,
 }
 
-impl MatrixQ8Builder {
+impl PackedMatrixBuilder {
     /// Allocates the packed storage of an 8-bit matrix of zeros.
     ///
     /// # Panics
@@ -154,7 +154,7 @@ impl MatrixQ8Builder {
             // All of them -8, until they are set; their scales, which are 0, make them zeros.
             Bits::Four => Tiles::Q4(Storage::zeroed(tiles)),
         };
-        Self { matrix: MatrixQ8 { rows, cols, weights, scales: Storage::zeroed(tiles) } }
+        Self { matrix: PackedMatrix { rows, cols, weights, scales: Storage::zeroed(tiles) } }
     }
 
     /// Quantises one row of `cols` weights.
@@ -270,13 +270,13 @@ impl MatrixQ8Builder {
 
     /// The matrix, ready for products.
     #[must_use]
-    pub fn finish(self) -> MatrixQ8 {
+    pub fn finish(self) -> PackedMatrix {
         self.matrix
     }
 
     /// Where the tile of a row's block lies.
     fn tile(&self, row: usize, block: usize) -> usize {
-        let MatrixQ8 { rows, cols, .. } = self.matrix;
+        let PackedMatrix { rows, cols, .. } = self.matrix;
         assert!(
             row < rows && block < cols / BLOCK,
             "kernels: block {block} of row {row} in a matrix {rows} x {cols}"
@@ -285,7 +285,7 @@ impl MatrixQ8Builder {
     }
 }
 
-impl MatrixQ8 {
+impl PackedMatrix {
     /// Quantises `weights` to 8 bits: `(rows, cols)`, row-major.
     ///
     /// # Errors
@@ -311,7 +311,7 @@ impl MatrixQ8 {
         weights: &[f32],
     ) -> Result<Self, NotFinite> {
         assert_eq!(weights.len(), rows * cols, "kernels: weights of a matrix {rows} x {cols}");
-        let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
+        let mut builder = PackedMatrixBuilder::with_bits(bits, rows, cols);
         for (row, weights) in weights.chunks_exact(cols.max(1)).enumerate() {
             builder.set_row_f32(row, weights)?;
         }

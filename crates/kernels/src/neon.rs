@@ -12,7 +12,7 @@
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{Bits, F16_BIAS, F16_PLACES, MatrixQ8, PANEL, Stored, Tile, TileQ4};
+use super::matrix::{Bits, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
@@ -25,7 +25,7 @@ use std::ops::Range;
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "neon")]
 pub(crate) unsafe fn matmul(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -41,7 +41,7 @@ pub(crate) unsafe fn matmul(
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) unsafe fn matmul_dot(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -55,7 +55,7 @@ pub(crate) unsafe fn matmul_dot(
 /// Nobody else uses the columns of `out` that belong to `panels`; the caller enables `dotprod` if `DOT`.
 #[inline(always)]
 unsafe fn matmul_with<const DOT: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -74,7 +74,7 @@ unsafe fn matmul_with<const DOT: bool>(
 /// As for [`matmul_with`].
 #[inline(always)]
 unsafe fn matmul_of<T: Weights, const DOT: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -101,7 +101,7 @@ unsafe fn matmul_of<T: Weights, const DOT: bool>(
 /// As for [`matmul_with`].
 #[inline(always)]
 unsafe fn rows<T: Weights, const M: usize, const DOT: bool>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
     first: usize,

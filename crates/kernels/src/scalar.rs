@@ -11,7 +11,7 @@
 
 use super::Around;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, Bits, MatrixQ8, PANEL, Stored, Tile, TileQ4, f32_from_f16};
+use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4, f32_from_f16};
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };
@@ -99,7 +99,7 @@ pub(crate) fn tanh_all(x: &mut [f32]) {
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 pub(crate) unsafe fn matmul(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -117,7 +117,7 @@ pub(crate) unsafe fn matmul(
 /// # Safety
 /// As for [`matmul`].
 unsafe fn matmul_of<T: Stored>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,

@@ -25,7 +25,7 @@
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, F16_BIAS, F16_PLACES, MatrixQ8, PANEL, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, Bits, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -369,7 +369,7 @@ impl Dot for NibblesRelaxed {
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 unsafe fn matmul_q4(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -383,7 +383,7 @@ unsafe fn matmul_q4(
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[inline(always)]
 unsafe fn matmul_with<D: Dot>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
     around: &Around<'_>,
@@ -413,7 +413,7 @@ unsafe fn matmul_with<D: Dot>(
 /// Nobody else uses the panel's columns of `out`.
 #[inline(always)]
 unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
-    matrix: &MatrixQ8,
+    matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
     first: usize,
@@ -499,7 +499,7 @@ macro_rules! way {
             /// # Safety
             /// Nobody else uses the columns of `out` that belong to `panels`.
             pub(crate) unsafe fn matmul(
-                matrix: &MatrixQ8,
+                matrix: &PackedMatrix,
                 x: &Quantised,
                 panels: Range<usize>,
                 around: &Around<'_>,

@@ -48,7 +48,7 @@ impl Pool for Two {
     }
 }
 
-fn product(isa: Isa, matrix: &MatrixQ8, x: &[f32], m: usize, pool: &dyn Pool) -> Vec<f32> {
+fn product(isa: Isa, matrix: &PackedMatrix, x: &[f32], m: usize, pool: &dyn Pool) -> Vec<f32> {
     let mut out = vec![f32::NAN; m * matrix.rows()];
     let bias = numbers(5, matrix.rows());
     let around = Around { bias: Some(&bias), activation: Activation::GeluTanh, ..Around::default() };
@@ -66,7 +66,7 @@ proptest! {
     #[test]
     fn products_agree(bits in bits(), m in 1_usize..20, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
         let weights = numbers(seed, rows * blocks * 32);
-        let matrix = MatrixQ8::from_f32_with_bits(bits, rows, blocks * 32, &weights).unwrap();
+        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, blocks * 32, &weights).unwrap();
         let x = numbers(seed ^ 1, m * blocks * 32);
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
@@ -76,7 +76,7 @@ proptest! {
         bits in bits(), m in 1_usize..12, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
     ) {
         let cols = blocks * 32;
-        let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &numbers(seed, rows * cols)).unwrap();
         let (x, before) = (numbers(seed ^ 1, m * cols), numbers(seed ^ 2, m * rows));
         let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
         let norm = Norm { weight: &weight, bias: &shift, eps: 1e-5 };
@@ -108,7 +108,7 @@ proptest! {
         // Every weight and activation at the end of its range: what saturates, if anything does.
         let sign = |i: usize, n: u32| if signs.rotate_left(n) >> (i % 64) & 1 == 0 { 1.0 } else { -1.0 };
         let weights: Vec<f32> = (0..16 * 64).map(|i| sign(i, 0)).collect();
-        let matrix = MatrixQ8::from_f32_with_bits(bits, 16, 64, &weights).unwrap();
+        let matrix = PackedMatrix::from_f32_with_bits(bits, 16, 64, &weights).unwrap();
         let x: Vec<f32> = (0..m * 64).map(|i| sign(i, 7)).collect();
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
@@ -205,7 +205,7 @@ proptest! {
 #[test]
 fn a_product_is_the_same_on_any_pool_and_in_any_batch() {
     let (rows, cols, m) = (1000, 256, 21);
-    let matrix = MatrixQ8::from_f32(rows, cols, &numbers(3, rows * cols)).unwrap();
+    let matrix = PackedMatrix::from_f32(rows, cols, &numbers(3, rows * cols)).unwrap();
     let x = numbers(4, m * cols);
     let isa = Isa::active();
     let expected = product(isa, &matrix, &x, m, &SingleThread);
@@ -241,7 +241,7 @@ fn bits_are_those_of_every_other_target() {
 fn check_near(bits: Bits, limit: f64) {
     let (rows, cols) = (48, 768);
     let (w, x) = (numbers(3, rows * cols), numbers(4, cols));
-    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &w).unwrap();
+    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &w).unwrap();
     let mut out = vec![0.0; rows];
     matrix.matmul(&x, None, &mut out, &SingleThread);
     let (mut error, mut size) = (0.0, 0.0);
@@ -262,7 +262,7 @@ fn a_product_is_near_the_f32_one() {
 /// 32 numbers as the weights of one row, in and out of 4 bits.
 fn through_q4(weights: &[f32; 32]) -> [f32; 32] {
     let mut out = [0.0; 32];
-    MatrixQ8::from_f32_with_bits(Bits::Four, 1, 32, weights).unwrap().row(0, &mut out);
+    PackedMatrix::from_f32_with_bits(Bits::Four, 1, 32, weights).unwrap().row(0, &mut out);
     out
 }
 
@@ -295,7 +295,7 @@ fn the_scale_of_four_bits_loses_less_than_that_of_gguf() {
 
 #[test]
 fn a_product_with_ones_is_checkable_by_hand() {
-    let mut builder = MatrixQ8Builder::new(2, 64);
+    let mut builder = PackedMatrixBuilder::new(2, 64);
     builder.set_row_f32(0, &[1.0; 64]).unwrap();
     // d = 127 / 127 = 1, so the weights are themselves.
     let counted: Vec<f32> = (0..64).map(|k| if k % 32 == 0 { 127.0 } else { k as f32 }).collect();
@@ -311,11 +311,11 @@ fn a_product_with_ones_is_checkable_by_hand() {
 fn a_stack_has_the_rows_of_its_parts() {
     let cols = 64;
     let weights = numbers(3, 37 * cols);
-    let whole = MatrixQ8::from_f32(37, cols, &weights).unwrap();
+    let whole = PackedMatrix::from_f32(37, cols, &weights).unwrap();
     let part = |rows: Range<usize>| {
-        MatrixQ8::from_f32(rows.len(), cols, &weights[rows.start * cols..rows.end * cols]).unwrap()
+        PackedMatrix::from_f32(rows.len(), cols, &weights[rows.start * cols..rows.end * cols]).unwrap()
     };
-    let stacked = MatrixQ8::stack(vec![part(0..16), part(16..32), part(32..37)]);
+    let stacked = PackedMatrix::stack(vec![part(0..16), part(16..32), part(32..37)]);
     let x = numbers(4, 3 * cols);
     same(
         &product(Isa::active(), &stacked, &x, 3, &SingleThread),
@@ -328,8 +328,8 @@ fn a_stack_has_the_rows_of_its_parts() {
 fn check_transposed(bits: Bits) {
     let (rows, cols) = (37, 96);
     let weights = numbers(9, rows * cols);
-    let matrix = MatrixQ8::from_f32_with_bits(bits, rows, cols, &weights).unwrap();
-    let mut builder = MatrixQ8Builder::with_bits(bits, rows, cols);
+    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights).unwrap();
+    let mut builder = PackedMatrixBuilder::with_bits(bits, rows, cols);
     let transposed: Vec<f32> = (0..rows * cols).map(|i| weights[(i % rows) * cols + i / rows]).collect();
     for (block, slab) in transposed.chunks(32 * rows).enumerate() {
         builder.set_columns_f32(block, slab).unwrap();
@@ -351,14 +351,14 @@ fn quantising_a_transposed_matrix_is_the_same() {
 
 #[test]
 fn foreign_blocks_keep_their_values() {
-    let mut builder = MatrixQ8Builder::new(1, 32);
+    let mut builder = PackedMatrixBuilder::new(1, 32);
     let q: [i8; 32] = std::array::from_fn(|k| (k as i8 - 16) * 7);
     // -0.5 as f16: the sign moves to the weights.
     builder.set_block(0, 0, 0xb800, &q).unwrap();
     let mut row = [0.0; 32];
     builder.finish().row(0, &mut row);
     assert_eq!(row, q.map(|q| f32::from(q) * -0.5));
-    let mut builder = MatrixQ8Builder::with_bits(Bits::Four, 1, 32);
+    let mut builder = PackedMatrixBuilder::with_bits(Bits::Four, 1, 32);
     let q: [i8; 32] = std::array::from_fn(|k| k as i8 % 16 - 8);
     builder.set_block(0, 0, 0xb800, &q).unwrap();
     builder.finish().row(0, &mut row);
@@ -367,12 +367,12 @@ fn foreign_blocks_keep_their_values() {
 
 #[test]
 fn weights_that_are_no_numbers_are_refused() {
-    let mut builder = MatrixQ8Builder::new(3, 64);
+    let mut builder = PackedMatrixBuilder::new(3, 64);
     let mut row = [0.0; 64];
     row[40] = f32::NAN;
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
     assert_eq!(builder.set_block(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
-    let mut builder = MatrixQ8Builder::with_bits(Bits::Four, 3, 64);
+    let mut builder = PackedMatrixBuilder::with_bits(Bits::Four, 3, 64);
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
     let column: Vec<f32> = (0..3 * 32).map(|i| if i == 7 { f32::INFINITY } else { 1.0 }).collect();
     assert_eq!(builder.set_columns_f32(1, &column), Err(NotFinite { row: 1, block: 1 }));
@@ -385,7 +385,7 @@ fn weights_that_are_no_numbers_are_refused() {
 
 #[test]
 fn activations_that_are_no_numbers_show_in_the_output() {
-    let matrix = MatrixQ8::from_f32(5, 64, &numbers(1, 5 * 64)).unwrap();
+    let matrix = PackedMatrix::from_f32(5, 64, &numbers(1, 5 * 64)).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = numbers(2, 64);
         x[33] = bad;
@@ -566,7 +566,7 @@ fn softmax_sums_to_one() {
 
 #[test]
 fn sizes_are_half_a_bit_a_weight_more_than_the_weights() {
-    let bits = |bits| MatrixQ8Builder::with_bits(bits, 32, 64).finish().size_bytes() * 8;
+    let bits = |bits| PackedMatrixBuilder::with_bits(bits, 32, 64).finish().size_bytes() * 8;
     assert_eq!(bits(Bits::Eight), 32 * 64 * 17 / 2);
     assert_eq!(bits(Bits::Four), 32 * 64 * 9 / 2);
 }

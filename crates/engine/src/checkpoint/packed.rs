@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    kernels::{Bits, MatrixQ8Builder, bytes},
+    kernels::{Bits, PackedMatrixBuilder, bytes},
 };
 
 const FILE: &str = "packed model";
@@ -225,7 +225,7 @@ pub struct Slot {
 enum Place {
     Plain(Vec<f32>),
     F32 { rows: usize, cols: usize, data: Vec<f32> },
-    Packed(MatrixQ8Builder),
+    Packed(PackedMatrixBuilder),
 }
 
 impl Slot {
@@ -244,7 +244,9 @@ impl Slot {
         let place = match form {
             Form::Plain(count) => Place::Plain(vec![0.0; count]),
             Form::F32 { rows, cols } => Place::F32 { rows, cols, data: vec![0.0; rows * cols] },
-            Form::Packed { bits, rows, cols } => Place::Packed(MatrixQ8Builder::with_bits(bits, rows, cols)),
+            Form::Packed { bits, rows, cols } => {
+                Place::Packed(PackedMatrixBuilder::with_bits(bits, rows, cols))
+            }
         };
         Ok(Slot { name: name.clone(), file_name: file_name.clone(), sha256: sha256.clone(), place })
     }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::{Bits, MatrixQ8, MatrixQ8Builder, bytes},
+    kernels::{Bits, PackedMatrix, PackedMatrixBuilder, bytes},
     layers::{LayerNorm, Linear, Matrix},
 };
 
@@ -200,7 +200,7 @@ pub(super) enum Filled {
         cols: usize,
         data: Vec<f32>,
     },
-    Packed(MatrixQ8),
+    Packed(PackedMatrix),
 }
 
 /// A tensor that is being read.
@@ -226,7 +226,7 @@ enum Store {
     },
     /// A matrix `(rows, cols)`; `strip` collects one row, or 32 rows of the transposed matrix.
     Packed {
-        builder: MatrixQ8Builder,
+        builder: PackedMatrixBuilder,
         rows: usize,
         cols: usize,
         transpose: bool,
@@ -275,7 +275,7 @@ impl Weights {
         let store = match wanted.form(self.dtype) {
             Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
             Form::Packed { bits, rows, cols } => Store::Packed {
-                builder: MatrixQ8Builder::with_bits(bits, rows, cols),
+                builder: PackedMatrixBuilder::with_bits(bits, rows, cols),
                 rows,
                 cols,
                 transpose,

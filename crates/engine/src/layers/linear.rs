@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::{LayerNorm, op};
 use crate::{
     error::Result,
-    kernels::{self, Activation, Around, Bits, MatrixQ8, Pool},
+    kernels::{self, Activation, Around, Bits, PackedMatrix, Pool},
 };
 
 /// A weight matrix `(out, in)`, in one of the forms that weights are kept in.
@@ -15,7 +15,7 @@ pub enum Matrix {
     /// 32-bit floats: the reference. Products are candle's.
     F32(Tensor),
     /// 8 or 4 bits a weight, packed for our kernels.
-    Packed(MatrixQ8),
+    Packed(PackedMatrix),
 }
 
 impl Matrix {
@@ -41,7 +41,7 @@ impl Matrix {
         }
         match (f32s.as_slice(), packed.as_slice()) {
             (f32s, []) => Ok(Matrix::F32(Tensor::cat(f32s, 0)?)),
-            ([], _) => Ok(Matrix::Packed(MatrixQ8::stack(packed))),
+            ([], _) => Ok(Matrix::Packed(PackedMatrix::stack(packed))),
             _ => Err(candle_core::Error::Msg("stack: expected matrices of one form".into()).into()),
         }
     }
