@@ -78,7 +78,10 @@ impl Build {
             }
         }
         cargo.env("CARGO_TARGET_DIR", &target);
-        cargo.env("RUSTFLAGS", format!("-C target-feature={}", self.features));
+        // LLVM's pass that makes addresses in loops cheaper does not know that wasm engines add constants for nothing:
+        // without it prompts are read a tenth faster.
+        let flags = format!("-C target-feature={} -C llvm-args=-disable-lsr", self.features);
+        cargo.env("RUSTFLAGS", flags);
         (cargo, target)
     }
 }

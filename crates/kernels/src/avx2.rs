@@ -19,7 +19,7 @@ use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
-use super::scalar::{LANES, SMALLEST};
+use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -318,12 +318,9 @@ pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b01_00_11_10>(highest));
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b10_11_00_01>(highest));
         let bits = _mm_cvtsi128_si32(highest) as u32;
-        let amax = f32::from_bits(bits);
-        if bits >= f32::INFINITY.to_bits() || amax < SMALLEST {
-            *block = Block { scale: if amax < SMALLEST { 0.0 } else { f32::NAN }, ..Block::ZERO };
-            continue;
-        }
-        let inverse = _mm256_set1_ps(127.0 / amax);
+        *block = Block::ZERO;
+        let Some(inverse) = block.set_scale(bits) else { continue };
+        let inverse = _mm256_set1_ps(inverse);
         let i = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
         // Packing works within 128-bit halves; the permutation puts the groups of four bytes in order.
         let packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
@@ -334,7 +331,6 @@ pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
         let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
-        block.scale = amax / 127.0;
         block.excess = -128 * _mm_cvtsi128_si32(sum);
     }
 }

@@ -22,7 +22,7 @@ use super::math::ROUND;
 use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
-use super::scalar::{LANES, SMALLEST};
+use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -192,12 +192,9 @@ pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
         let (low, high) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
         let magnitude = |x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
         let bits = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(low), magnitude(high)));
-        let amax = f32::from_bits(bits);
-        if bits >= f32::INFINITY.to_bits() || amax < SMALLEST {
-            *block = Block { scale: if amax < SMALLEST { 0.0 } else { f32::NAN }, ..Block::ZERO };
-            continue;
-        }
-        let inverse = _mm512_set1_ps(127.0 / amax);
+        *block = Block::ZERO;
+        let Some(inverse) = block.set_scale(bits) else { continue };
+        let inverse = _mm512_set1_ps(inverse);
         let low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
         let high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
         // SAFETY: `q` has room for twice 16 bytes.
@@ -205,7 +202,6 @@ pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
             _mm_storeu_si128(block.q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
             _mm_storeu_si128(block.q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
         }
-        block.scale = amax / 127.0;
         block.excess = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
     }
 }

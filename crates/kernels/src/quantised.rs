@@ -6,6 +6,9 @@ use super::pool::{Pool, Shared};
 use super::{Norm, normalise, quantise};
 use std::cell::Cell;
 
+/// An activation block whose largest magnitude is below this counts as zeros: `127 / amax` must stay finite.
+const SMALLEST: f32 = 1e-30;
+
 /// 32 activations: `scale * q`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Block {
@@ -13,6 +16,9 @@ pub(crate) struct Block {
     pub(crate) scale: f32,
     /// `-128 * sum(q)`: what a dot product of `q` with weights plus 128 has too much, negative.
     pub(crate) excess: i32,
+    /// What the sums of products with `q` begin with, where `spread` needs it.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    pub(crate) first: i32,
     /// `q` in the form that the instruction set in use loads.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     pub(crate) spread: [u8; 2 * BLOCK],
@@ -24,8 +30,27 @@ impl Block {
         scale: 0.0,
         excess: 0,
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        first: 0,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         spread: [0; 2 * BLOCK],
     };
+
+    /// Sets the scale `amax / 127` of activations whose largest magnitude `amax` has the bits `highest`, and gives its
+    /// inverse. Nothing where there are no numbers to store: `amax` is below [`SMALLEST`], and the scale 0, or it is
+    /// infinite or NaN, and the scale is NaN, so that it shows in the output.
+    #[inline(always)]
+    pub(crate) fn set_scale(&mut self, highest: u32) -> Option<f32> {
+        let amax = f32::from_bits(highest);
+        if amax < SMALLEST {
+            return None;
+        }
+        if highest >= f32::INFINITY.to_bits() {
+            self.scale = f32::NAN;
+            return None;
+        }
+        self.scale = amax / 127.0;
+        Some(127.0 / amax)
+    }
 }
 
 /// Activations in groups of rows that a kernel multiplies together: within a group, the first blocks of all its rows,

@@ -23,9 +23,6 @@ use std::ops::Range;
 /// Virtual lanes of every sum that is no matrix product.
 pub(crate) const LANES: usize = 16;
 
-/// An activation block whose largest magnitude is below this counts as zeros: `127 / amax` must stay finite.
-pub(crate) const SMALLEST: f32 = 1e-30;
-
 /// A position whose score is this far below the highest gets no weight in a softmax: `exp(-64)` is lost in an f32 sum
 /// that holds a 1, and smaller numbers soon are subnormal, which makes processors a hundred times slower.
 pub(crate) const NEGLIGIBLE: f32 = -64.0;
@@ -55,19 +52,12 @@ fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
 /// NaN or an infinity gets the scale NaN, so that it shows in the output.
 fn quantise_block(x: &[f32; BLOCK]) -> Block {
     // Magnitudes compare as integers, in which order does not matter and a NaN is above infinity.
-    let bits = x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
-    let amax = f32::from_bits(bits);
-    if amax < SMALLEST {
-        return Block::ZERO;
-    }
-    if bits >= f32::INFINITY.to_bits() {
-        return Block { scale: f32::NAN, ..Block::ZERO };
-    }
-    let inverse = 127.0 / amax;
+    let highest = x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
     let mut block = Block::ZERO;
-    block.scale = amax / 127.0;
-    block.q = x.map(|x| (x * inverse).round_ties_even() as i8);
-    block.excess = -128 * block.q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    if let Some(inverse) = block.set_scale(highest) {
+        block.q = x.map(|x| (x * inverse).round_ties_even() as i8);
+        block.excess = -128 * block.q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    }
     block
 }
 

@@ -1,26 +1,34 @@
 //! WebAssembly's 128-bit SIMD, plain and relaxed.
 //!
-//! As in [`avx512`](super::avx512), but a group of a panel fills four registers, of which there are 16 on most machines,
-//! whatever WebAssembly promises. How 8-bit numbers are multiplied depends on what the build and the engine have:
+//! As in [`avx512`](super::avx512), but a group of a panel fills four registers, a *quarter* of 4 rows each, and there are
+//! 16 registers on most machines, whatever WebAssembly promises. How 8-bit numbers are multiplied depends on what the
+//! build and the engine have:
 //!
 //! 1. [`Plain`]: `i32x4.dot_i16x8` on weights and activations widened to 16 bits. A register of 8 widened weights is two
 //!    rows of 4 columns, so each row's sum comes in two lanes, which are added once a block.
-//! 2. Relaxed SIMD's `i32x4.relaxed_dot_i8x16_i7x16_add` multiplies 16 weights at once, but its second operand has only
-//!    7 bits for sure. [`Signed7`] passes `|x|` (0..=127) there and moves the sign of `x` to the weights:
-//!    `(w ^ s) - s` with `s` 0 or -1. Exact on every engine.
+//! 2. Relaxed SIMD's dot products multiply 16 weights at once, but their second operand has only 7 bits for sure.
+//!    [`Signed7`] passes `|x|` (0..=127) there and moves the sign of `x` to the weights: `w ^ s` with `s` 0 or -1, which is
+//!    `w` or `-w - 1`, so the sum begins with the magnitudes of the negative activations. Exact on every engine. Of the
+//!    two instructions it takes the one with sums of 16 bits: V8 makes the other of several where a processor has no such
+//!    instruction, and where one has, one of the next two ways is at hand.
 //! 3. What an engine does with an eighth bit is its choice, but always the same one. [`Unsigned8`] is for those that take
 //!    it as a value (x86 with VNNI): weights plus 128, as in AVX-512. [`Signed8`] is for those that take it as a sign
-//!    (ARM's `sdot`): weights as they are. [`Dot::works`] tries them out on extreme operands before they are used.
+//!    (ARM's `sdot`): weights as they are. [`Dot8::works`] tries them out on extreme operands before they are used.
 //!
-//! 4-bit weights lie there plus 8, in 0..16, which is within 7 bits: [`NibblesRelaxed`] is exact on every engine without
-//! any of this. [`Nibbles`] masks and shifts them into 16 bits, so that each row's sum comes in one lane.
+//! 4-bit weights lie there plus 8, in 0..16, which is within 7 bits: [`Nibbles`] is exact on every engine without any of
+//! this. Without relaxed SIMD it masks and shifts them into 16 bits, so that each row's sum comes in one lane.
 //!
-//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. One stream of weights is
-//! fetched ahead by the processor, but the scales, which need a new line only every second tile, are not: so all of a
-//! panel's are read at once before its weights ([`touch`]). Several panels in turn were slower in Chromium on a Zen 4
-//! server: the sums then live in memory.
+//! What a compiler makes of it decides the speed, and there are two of them. In straight-line code LLVM moves every
+//! product of a sum behind the last operand, and V8 then keeps dozens of operands on the stack: so the groups of a tile
+//! are a loop, whose sums it cannot move ([`dots`]), of a length that it does not know ([`Hidden`]). Its pass that makes
+//! addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for nothing; the
+//! engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
 //!
-//! Activations are stored in the form that each of these loads with one broadcast.
+//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
+//! that it sees, up to the end of a page: so [`row`] goes through several panels side by side, and reads their scales, of
+//! which only every second tile needs a new line, before their weights.
+//!
+//! Activations are stored in the form that each way loads with one broadcast.
 
 use super::Around;
 use super::lanes::{Lanes, twins};
@@ -32,6 +40,7 @@ use super::scalar::LANES;
 use std::arch::wasm32::*;
 use std::array::from_fn;
 use std::hint::black_box;
+use std::mem::offset_of;
 use std::ops::Range;
 
 /// `pmin(a, b)` is `b < a ? b : a`: x86's minimum with the operands exchanged, one instruction there. But LLVM makes it a
@@ -43,23 +52,39 @@ const RELAXED: bool = cfg!(target_feature = "relaxed-simd");
 trait Dot {
     /// How the weights are stored.
     type Tile: Stored;
-    /// What a register of 16 weights, 4 rows of 4 columns, becomes once for all activations.
+    /// 4 rows of 4 columns of weights, made ready once for all activations.
     type Weights: Copy;
+    /// 4 activations, made ready once for all weights.
+    type Activations: Copy;
     /// The sums of 4 rows.
     type Sums: Copy;
 
+    /// Groups of 4 columns that a register of weights holds.
+    const GROUPS: usize = 1;
+    /// Where a block's activations begin, in bytes, and how many 4 of them take.
+    const ACTIVATIONS: (usize, usize) = (offset_of!(Block, q), 4);
+    /// Quarters whose sums, with those of 4 rows of activations, are held at once.
+    const QUARTERS: usize = 2;
+
+    /// A number that every product needs.
+    fn constant() -> v128;
     fn start(x: &Block) -> Self::Sums;
-    /// A quarter of the groups `2 * pair` and `2 * pair + 1`.
-    fn pair(tile: &Self::Tile, pair: usize, quarter: usize) -> [Self::Weights; 2];
-    /// Adds the products of columns `4 * group..4 * group + 4`.
-    fn add(sums: Self::Sums, w: Self::Weights, x: &Block, group: usize) -> Self::Sums;
+    /// The weights of a group.
+    ///
+    /// # Safety
+    /// `at` is a register of a tile; `group` is below `GROUPS`.
+    unsafe fn weights(at: *const v128, group: usize, constant: v128) -> Self::Weights;
+    /// # Safety
+    /// `at` is a group's activations, as `ACTIVATIONS` says.
+    unsafe fn activations(at: *const u8) -> Self::Activations;
+    /// Adds the products of 4 columns.
+    fn add(sums: Self::Sums, w: Self::Weights, x: Self::Activations, constant: v128) -> Self::Sums;
     fn finish(sums: Self::Sums) -> v128;
 }
 
 /// A way to multiply 8-bit weights.
 trait Dot8: Dot<Tile = Tile> {
-    fn weights(w: v128) -> Self::Weights;
-    /// Stores the activations as `add` wants them.
+    /// Stores the activations as `activations` wants them, and as `first` what `start` does.
     fn spread(x: &mut Block);
 
     /// Whether this engine gives exact results, tried on operands at the ends of their ranges.
@@ -70,46 +95,87 @@ trait Dot8: Dot<Tile = Tile> {
             let excess = -128 * q.iter().map(|q| i32::from(*q)).sum::<i32>();
             let mut x = Block { q, excess, ..Block::ZERO };
             Self::spread(&mut x);
-            let mut sums = Self::start(&x);
+            let mut tile = Tile([[0; PANEL]; BLOCK / 4]);
             let mut expected = [0; 4];
             for (group, q) in q.as_chunks::<4>().0.iter().enumerate() {
                 let w: [i8; 16] = from_fn(|i| ends[(i * 3 + group + shift) % 16]);
-                for (i, w) in w.iter().enumerate() {
-                    expected[i / 4] += i32::from(*w) * i32::from(q[i % 4]);
+                for (row, w) in w.as_chunks::<4>().0.iter().enumerate() {
+                    tile.0[group][row] = i32::from_le_bytes(w.map(|w| w as u8));
+                    expected[row] += w.iter().zip(q).map(|(w, q)| i32::from(*w) * i32::from(*q)).sum::<i32>();
                 }
-                let words: [i32; 4] = from_fn(|row| i32::from_le_bytes(from_fn(|k| w[4 * row + k] as u8)));
-                sums = Self::add(sums, Self::weights(load(&words)), &x, group);
             }
             let mut got = [0; 4];
-            // SAFETY: `got` has the 16 bytes of a register.
-            unsafe { v128_store(got.as_mut_ptr().cast(), Self::finish(sums)) };
+            // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
+            unsafe {
+                let [[dots]] =
+                    dots::<Self, 1, 1>((&raw const tile).cast(), &raw const x, Hidden::new::<Self>());
+                v128_store(got.as_mut_ptr().cast(), Self::finish(dots));
+            }
             got == expected
         })
     }
 }
 
-/// [`Dot::pair`] of 8-bit weights.
-#[inline(always)]
-fn pair<D: Dot8>(tile: &Tile, pair: usize, quarter: usize) -> [D::Weights; 2] {
-    let weights = |i: usize| D::weights(load(&tile.0[2 * pair + i][4 * quarter..]));
-    [weights(0), weights(1)]
+/// What compilers shall not know, or they would unroll the loops that it steers.
+#[derive(Clone, Copy)]
+struct Hidden {
+    /// Bytes of a tile.
+    tile: usize,
+    /// 4.
+    quarters: usize,
+    /// 0.
+    zero: usize,
+    /// [`Dot::constant`].
+    constant: v128,
 }
 
-/// A register of 16 weights, or of 32 in 4 bits.
+impl Hidden {
+    fn new<D: Dot + ?Sized>() -> Self {
+        black_box(Self { tile: size_of::<D::Tile>(), quarters: 4, zero: 0, constant: D::constant() })
+    }
+}
+
+/// The dot products of `Q` quarters of a tile, the first one at `quarter`, with each of `M` blocks of activations.
+///
+/// # Safety
+/// `quarter` lies in a `D::Tile` that has `Q` quarters from there on; at `x` there are `M` blocks.
 #[inline(always)]
-fn load(w: &[i32]) -> v128 {
-    let w: &[i32; 4] = w.first_chunk().expect("a register has 4 rows");
-    // SAFETY: 16 bytes.
-    unsafe { v128_load(w.as_ptr().cast()) }
+unsafe fn dots<D: Dot + ?Sized, const M: usize, const Q: usize>(
+    quarter: *const v128,
+    x: *const Block,
+    hidden: Hidden,
+) -> [[D::Sums; M]; Q] {
+    let (first, step) = D::ACTIVATIONS;
+    // SAFETY: the caller's promises, and as many activations as a tile has columns.
+    unsafe {
+        let mut dots = [from_fn(|m| D::start(&*x.add(m))); Q];
+        let (mut w, end) = (quarter, quarter.byte_add(hidden.tile));
+        let mut x = x.cast::<u8>().add(first);
+        while w != end {
+            for group in 0..D::GROUPS {
+                let w: [_; Q] = from_fn(|q| D::weights(w.add(q), group, hidden.constant));
+                for m in 0..M {
+                    let x = D::activations(x.add(m * size_of::<Block>() + group * step));
+                    for q in 0..Q {
+                        dots[q][m] = D::add(dots[q][m], w[q], x, hidden.constant);
+                    }
+                }
+            }
+            w = w.add(4);
+            x = x.add(step * D::GROUPS);
+        }
+        dots
+    }
 }
 
 /// Four bytes from `at` on, four times.
+///
+/// # Safety
+/// There are 4 bytes.
 #[inline(always)]
-fn load4<T>(bytes: &[T], at: usize) -> v128 {
-    const { assert!(size_of::<T>() == 1) }
-    let bytes: &[T; 4] = bytes[at..].first_chunk().expect("within the activations of a block");
-    // SAFETY: 4 bytes; loads need no alignment.
-    unsafe { v128_load32_splat(bytes.as_ptr().cast()) }
+unsafe fn load4(at: *const u8) -> v128 {
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { v128_load32_splat(at.cast()) }
 }
 
 /// `i32x4.dot_i16x8`.
@@ -118,7 +184,15 @@ pub(crate) struct Plain;
 impl Dot for Plain {
     type Tile = Tile;
     type Weights = [v128; 2];
+    type Activations = v128;
     type Sums = [v128; 2];
+
+    const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 8);
+    const QUARTERS: usize = 1;
+
+    fn constant() -> v128 {
+        i32x4_splat(0)
+    }
 
     #[inline(always)]
     fn start(_: &Block) -> [v128; 2] {
@@ -126,15 +200,22 @@ impl Dot for Plain {
     }
 
     #[inline(always)]
-    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
-        pair::<Self>(tile, i, quarter)
+    unsafe fn weights(at: *const v128, _: usize, _: v128) -> [v128; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = at.cast::<i8>();
+            [i16x8_load_extend_i8x8(at), i16x8_load_extend_i8x8(at.add(8))]
+        }
     }
 
     #[inline(always)]
-    fn add(sums: [v128; 2], w: [v128; 2], x: &Block, group: usize) -> [v128; 2] {
-        let x: &[u8; 8] = x.spread[group * 8..].first_chunk().expect("8 groups of 4 activations");
-        // SAFETY: 8 bytes; loads need no alignment.
-        let x = unsafe { v128_load64_splat(x.as_ptr().cast()) };
+    unsafe fn activations(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { v128_load64_splat(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn add(sums: [v128; 2], w: [v128; 2], x: v128, _: v128) -> [v128; 2] {
         [i32x4_add(sums[0], i32x4_dot_i16x8(w[0], x)), i32x4_add(sums[1], i32x4_dot_i16x8(w[1], x))]
     }
 
@@ -146,14 +227,17 @@ impl Dot for Plain {
 }
 
 impl Dot8 for Plain {
-    #[inline(always)]
-    fn weights(w: v128) -> [v128; 2] {
-        [i16x8_extend_low_i8x16(w), i16x8_extend_high_i8x16(w)]
-    }
-
     fn spread(x: &mut Block) {
-        for (to, q) in x.spread.as_chunks_mut::<2>().0.iter_mut().zip(x.q) {
-            *to = i16::from(q).to_le_bytes();
+        let [a, b] = load_all(&x.q);
+        let wide = [
+            i16x8_extend_low_i8x16(a),
+            i16x8_extend_high_i8x16(a),
+            i16x8_extend_low_i8x16(b),
+            i16x8_extend_high_i8x16(b),
+        ];
+        for (to, wide) in x.spread.as_chunks_mut::<16>().0.iter_mut().zip(wide) {
+            // SAFETY: 16 bytes; stores need no alignment.
+            unsafe { v128_store(to.as_mut_ptr().cast(), wide) };
         }
     }
 }
@@ -166,22 +250,36 @@ pub(crate) struct Signed7;
 impl Dot for Signed7 {
     type Tile = Tile;
     type Weights = v128;
+    type Activations = [v128; 2];
     type Sums = v128;
 
-    #[inline(always)]
-    fn start(_: &Block) -> v128 {
-        i32x4_splat(0)
+    const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 4);
+
+    fn constant() -> v128 {
+        i16x8_splat(1)
     }
 
     #[inline(always)]
-    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
-        pair::<Self>(tile, i, quarter)
+    fn start(x: &Block) -> v128 {
+        i32x4_splat(x.first)
     }
 
     #[inline(always)]
-    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
-        let (magnitude, sign) = (load4(&x.spread, group * 4), load4(&x.spread, BLOCK + group * 4));
-        i32x4_relaxed_dot_i8x16_i7x16_add(i8x16_sub(v128_xor(w, sign), sign), magnitude, sums)
+    unsafe fn weights(at: *const v128, _: usize, _: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { v128_load(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn activations(at: *const u8) -> [v128; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [load4(at), load4(at.add(BLOCK))] }
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, [magnitude, sign]: [v128; 2], ones: v128) -> v128 {
+        let pairs = i16x8_relaxed_dot_i8x16_i7x16(v128_xor(w, sign), magnitude);
+        i32x4_add(sums, i32x4_dot_i16x8(pairs, ones))
     }
 
     #[inline(always)]
@@ -192,16 +290,14 @@ impl Dot for Signed7 {
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot8 for Signed7 {
-    #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        w
-    }
-
     fn spread(x: &mut Block) {
-        let (magnitudes, signs) = x.spread.split_at_mut(BLOCK);
-        for ((magnitude, sign), q) in magnitudes.iter_mut().zip(signs).zip(x.q) {
-            (*magnitude, *sign) = (q.unsigned_abs(), (q >> 7) as u8);
+        let q = load_all(&x.q);
+        let forms = q.map(|q| i8x16_abs(q)).into_iter().chain(q.map(|q| i8x16_shr(q, 7)));
+        for (to, form) in x.spread.as_chunks_mut::<16>().0.iter_mut().zip(forms) {
+            // SAFETY: 16 bytes; stores need no alignment.
+            unsafe { v128_store(to.as_mut_ptr().cast(), form) };
         }
+        x.first = sum(q.map(|q| i8x16_abs(i8x16_min(q, i8x16_splat(0)))));
     }
 }
 
@@ -213,7 +309,12 @@ pub(crate) struct Unsigned8;
 impl Dot for Unsigned8 {
     type Tile = Tile;
     type Weights = v128;
+    type Activations = v128;
     type Sums = v128;
+
+    fn constant() -> v128 {
+        i8x16_splat(-128)
+    }
 
     #[inline(always)]
     fn start(x: &Block) -> v128 {
@@ -221,13 +322,20 @@ impl Dot for Unsigned8 {
     }
 
     #[inline(always)]
-    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
-        pair::<Self>(tile, i, quarter)
+    unsafe fn weights(at: *const v128, _: usize, flip: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        v128_xor(unsafe { v128_load(at) }, flip)
     }
 
     #[inline(always)]
-    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
-        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.spread, group * 4), w, sums)
+    unsafe fn activations(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load4(at) }
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: v128, _: v128) -> v128 {
+        i32x4_relaxed_dot_i8x16_i7x16_add(x, w, sums)
     }
 
     #[inline(always)]
@@ -238,14 +346,7 @@ impl Dot for Unsigned8 {
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot8 for Unsigned8 {
-    #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        v128_xor(w, i8x16_splat(-128))
-    }
-
-    fn spread(x: &mut Block) {
-        x.spread[..BLOCK].copy_from_slice(&x.q.map(|q| q as u8));
-    }
+    fn spread(_: &mut Block) {}
 }
 
 /// Relaxed dot product on an engine that takes the second operand as signed.
@@ -256,7 +357,12 @@ pub(crate) struct Signed8;
 impl Dot for Signed8 {
     type Tile = Tile;
     type Weights = v128;
+    type Activations = v128;
     type Sums = v128;
+
+    fn constant() -> v128 {
+        i32x4_splat(0)
+    }
 
     #[inline(always)]
     fn start(_: &Block) -> v128 {
@@ -264,13 +370,20 @@ impl Dot for Signed8 {
     }
 
     #[inline(always)]
-    fn pair(tile: &Tile, i: usize, quarter: usize) -> [Self::Weights; 2] {
-        pair::<Self>(tile, i, quarter)
+    unsafe fn weights(at: *const v128, _: usize, _: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { v128_load(at) }
     }
 
     #[inline(always)]
-    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
-        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.spread, group * 4), w, sums)
+    unsafe fn activations(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { Unsigned8::activations(at) }
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: v128, constant: v128) -> v128 {
+        Unsigned8::add(sums, w, x, constant)
     }
 
     #[inline(always)]
@@ -281,32 +394,27 @@ impl Dot for Signed8 {
 
 #[cfg(target_feature = "relaxed-simd")]
 impl Dot8 for Signed8 {
-    #[inline(always)]
-    fn weights(w: v128) -> v128 {
-        w
-    }
-
-    fn spread(x: &mut Block) {
-        Unsigned8::spread(x);
-    }
+    fn spread(_: &mut Block) {}
 }
 
 /// 4-bit weights by the build's best way; all of them are exact on every engine.
-#[cfg(not(target_feature = "relaxed-simd"))]
-type DotQ4 = Nibbles;
-#[cfg(target_feature = "relaxed-simd")]
-type DotQ4 = NibblesRelaxed;
-
-/// `i32x4.dot_i16x8` of 4-bit weights.
-#[cfg(not(target_feature = "relaxed-simd"))]
 struct Nibbles;
 
+/// `i32x4.dot_i16x8` of 4-bit weights.
 #[cfg(not(target_feature = "relaxed-simd"))]
 impl Dot for Nibbles {
     type Tile = TileQ4;
     /// The even columns of 4 rows, and the odd ones.
     type Weights = [v128; 2];
+    type Activations = [v128; 2];
     type Sums = v128;
+
+    const GROUPS: usize = 2;
+    const QUARTERS: usize = 1;
+
+    fn constant() -> v128 {
+        i16x8_splat(15)
+    }
 
     #[inline(always)]
     fn start(x: &Block) -> v128 {
@@ -314,17 +422,23 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
-    fn pair(tile: &TileQ4, pair: usize, quarter: usize) -> [[v128; 2]; 2] {
-        let (both, low) = (load(&tile.0[pair][4 * quarter..]), i16x8_splat(15));
-        let place = |shift| v128_and(u16x8_shr(both, shift), low);
-        [[place(0), place(8)], [place(4), place(12)]]
+    unsafe fn weights(at: *const v128, group: usize, low: v128) -> [v128; 2] {
+        // SAFETY: the caller's promise.
+        let both = unsafe { v128_load(at) };
+        let shift = 4 * group as u32;
+        [v128_and(u16x8_shr(both, shift), low), v128_and(u16x8_shr(both, shift + 8), low)]
     }
 
     #[inline(always)]
-    fn add(sums: v128, w: [v128; 2], x: &Block, group: usize) -> v128 {
-        let x = load4(&x.q, group * 4);
-        let (even, odd) = (i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8));
-        i32x4_add(sums, i32x4_add(i32x4_dot_i16x8(w[0], even), i32x4_dot_i16x8(w[1], odd)))
+    unsafe fn activations(at: *const u8) -> [v128; 2] {
+        // SAFETY: the caller's promise.
+        let x = unsafe { load4(at) };
+        [i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8)]
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: [v128; 2], x: [v128; 2], _: v128) -> v128 {
+        i32x4_add(sums, i32x4_add(i32x4_dot_i16x8(w[0], x[0]), i32x4_dot_i16x8(w[1], x[1])))
     }
 
     #[inline(always)]
@@ -335,13 +449,17 @@ impl Dot for Nibbles {
 
 /// Relaxed dot product of 4-bit weights, which have the operand of 7 bits.
 #[cfg(target_feature = "relaxed-simd")]
-struct NibblesRelaxed;
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Dot for NibblesRelaxed {
+impl Dot for Nibbles {
     type Tile = TileQ4;
     type Weights = v128;
+    type Activations = v128;
     type Sums = v128;
+
+    const GROUPS: usize = 2;
+
+    fn constant() -> v128 {
+        u8x16_splat(15)
+    }
 
     #[inline(always)]
     fn start(x: &Block) -> v128 {
@@ -349,15 +467,22 @@ impl Dot for NibblesRelaxed {
     }
 
     #[inline(always)]
-    fn pair(tile: &TileQ4, pair: usize, quarter: usize) -> [v128; 2] {
-        let (both, low) = (load(&tile.0[pair][4 * quarter..]), u8x16_splat(15));
+    unsafe fn weights(at: *const v128, group: usize, low: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        let both = unsafe { v128_load(at) };
         // A shift of 16 bits, since a machine has none of 8.
-        [v128_and(both, low), v128_and(u16x8_shr(both, 4), low)]
+        v128_and(if group == 0 { both } else { u16x8_shr(both, 4) }, low)
     }
 
     #[inline(always)]
-    fn add(sums: v128, w: v128, x: &Block, group: usize) -> v128 {
-        i32x4_relaxed_dot_i8x16_i7x16_add(load4(&x.q, group * 4), w, sums)
+    unsafe fn activations(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { Unsigned8::activations(at) }
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: v128, constant: v128) -> v128 {
+        Unsigned8::add(sums, w, x, constant)
     }
 
     #[inline(always)]
@@ -376,8 +501,11 @@ unsafe fn matmul_q4(
     out: &Shared<'_, f32>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { matmul_with::<DotQ4>(matrix, x, panels, around, out) }
+    unsafe { matmul_with::<Nibbles>(matrix, x, panels, around, out) }
 }
+
+/// Panels that a single row of activations goes through side by side.
+const STREAMS: usize = 4;
 
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
@@ -389,74 +517,145 @@ unsafe fn matmul_with<D: Dot>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    for panel in panels {
+    let hidden = Hidden::new::<D>();
+    let mut panel = panels.start;
+    // SAFETY: the caller's promise.
+    unsafe {
         if x.rows == 1 {
-            touch(matrix.panel::<D::Tile>(panel).1);
+            while panel + STREAMS <= panels.end {
+                row::<D, STREAMS>(matrix, x, panel, around, out, hidden);
+                panel += STREAMS;
+            }
         }
-        for first in (0..x.rows).step_by(4) {
-            // SAFETY: the caller's promise.
-            unsafe {
+        for panel in panel..panels.end {
+            if x.rows == 1 {
+                row::<D, 1>(matrix, x, panel, around, out, hidden);
+                continue;
+            }
+            for first in (0..x.rows).step_by(4) {
                 match x.rows - first {
-                    1 => rows::<D, 1, 2>(matrix, x, panel, first, around, out),
-                    2 => rows::<D, 2, 2>(matrix, x, panel, first, around, out),
-                    3 => rows::<D, 3, 2>(matrix, x, panel, first, around, out),
-                    _ => rows::<D, 4, 2>(matrix, x, panel, first, around, out),
+                    1 => rows::<D, 1>(matrix, x, panel, first, around, out, hidden),
+                    2 => rows::<D, 2>(matrix, x, panel, first, around, out, hidden),
+                    3 => rows::<D, 3>(matrix, x, panel, first, around, out, hidden),
+                    _ => rows::<D, 4>(matrix, x, panel, first, around, out, hidden),
                 }
             }
         }
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group; `Q` quarters of the panel at a time.
+/// The outputs of the panels `first..first + P` for a single row of activations.
+///
+/// # Safety
+/// Nobody else uses the panels' columns of `out`.
+#[inline(always)]
+unsafe fn row<D: Dot, const P: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    first: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+    hidden: Hidden,
+) {
+    let panels: [_; P] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
+    for (_, scales) in &panels {
+        touch(scales);
+    }
+    let mut sums = [[f32x4_splat(0.0); 4]; P];
+    for (i, x) in x.group(0, 1).iter().enumerate() {
+        for ((tiles, scales), sums) in panels.iter().zip(&mut sums) {
+            // SAFETY: a whole tile, and one block.
+            let dots = unsafe { dots::<D, 1, 4>((&raw const tiles[i]).cast(), x, hidden) };
+            for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
+                *sum = add_scaled(*sum, D::finish(dots), f16x4(scales), x.scale);
+            }
+        }
+    }
+    for (p, sums) in sums.into_iter().enumerate() {
+        // SAFETY: the caller gave us the panels alone.
+        let (column, out) = unsafe { matrix.outputs(first + p, 0, out) };
+        finish(sums, around, column, out);
+    }
+}
+
+/// The outputs of one panel for the activation rows `first..first + M`, a group.
 ///
 /// # Safety
 /// Nobody else uses the panel's columns of `out`.
 #[inline(always)]
-unsafe fn rows<D: Dot, const M: usize, const Q: usize>(
+unsafe fn rows<D: Dot, const M: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
     first: usize,
     around: &Around<'_>,
     out: &Shared<'_, f32>,
+    hidden: Hidden,
 ) {
     let (tiles, scales) = matrix.panel::<D::Tile>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [[f32x4_splat(0.0); M]; 4];
     for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
-        for (part, sums) in sums.as_chunks_mut::<Q>().0.iter_mut().enumerate() {
-            let mut starts = [D::start(&x[0]); M];
-            for (start, x) in starts.iter_mut().zip(x) {
-                *start = D::start(x);
-            }
-            let mut dots = [starts; Q];
-            for pair in 0..BLOCK / 8 {
-                for q in 0..Q {
-                    for (i, w) in D::pair(tile, pair, part * Q + q).into_iter().enumerate() {
-                        for m in 0..M {
-                            dots[q][m] = D::add(dots[q][m], w, &x[m], 2 * pair + i);
-                        }
-                    }
-                }
-            }
-            for q in 0..Q {
-                let scales = f16x4(&scales[(part * Q + q) * 4..]);
-                for m in 0..M {
-                    let scales = f32x4_mul(scales, f32x4_splat(x[m].scale));
-                    let dots = f32x4_convert_i32x4(D::finish(dots[q][m]));
-                    sums[q][m] = f32x4_add(sums[q][m], f32x4_mul(dots, scales));
-                }
+        // SAFETY: `QUARTERS` is 1 or 2.
+        unsafe {
+            match D::QUARTERS {
+                1 => block::<D, M, 1>(tile, scales, x, &mut sums, hidden),
+                _ => block::<D, M, 2>(tile, scales, x, &mut sums, hidden),
             }
         }
     }
-    let [a, b, c, d] = sums;
     for m in 0..M {
-        let mut lanes = [0.0; PANEL];
-        F32x16([a[m], b[m], c[m], d[m]]).store(&mut lanes);
         // SAFETY: the caller gave us the panel alone.
         let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
-        twin::finish(&lanes, around, column, out);
+        finish(sums.map(|rows| rows[m]), around, column, out);
     }
+}
+
+/// Adds the products of a tile with `M` blocks to the sums, `Q` quarters at a time.
+///
+/// # Safety
+/// `Q` divides 4.
+#[inline(always)]
+unsafe fn block<D: Dot, const M: usize, const Q: usize>(
+    tile: &D::Tile,
+    scales: &[u16; PANEL],
+    blocks: &[Block; M],
+    sums: &mut [[v128; M]; 4],
+    hidden: Hidden,
+) {
+    let tile = (&raw const *tile).cast::<v128>();
+    let mut x = blocks.as_ptr();
+    let mut first = 0;
+    while first < hidden.quarters {
+        // SAFETY: `first` is below 4, and `Q` divides that; `x` is where it was.
+        unsafe {
+            let dots = dots::<D, M, Q>(tile.add(first), x, hidden);
+            for (q, dots) in (first..).zip(dots) {
+                let (scales, sums) =
+                    (f16x4(scales.as_chunks::<4>().0.get_unchecked(q)), sums.get_unchecked_mut(q));
+                for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(blocks) {
+                    *sum = add_scaled(*sum, D::finish(dots), scales, x.scale);
+                }
+            }
+            // Else the activations of all groups would be loaded before the loop, and kept on the stack.
+            x = x.add(hidden.zero);
+        }
+        first += Q;
+    }
+}
+
+/// `sums + dots * (weights' scales * activations' scale)`.
+#[inline(always)]
+fn add_scaled(sums: v128, dots: v128, scales: v128, scale: f32) -> v128 {
+    let scales = f32x4_mul(scales, f32x4_splat(scale));
+    f32x4_add(sums, f32x4_mul(f32x4_convert_i32x4(dots), scales))
+}
+
+#[inline(always)]
+fn finish(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) {
+    let mut lanes = [0.0; PANEL];
+    F32x16(sums).store(&mut lanes);
+    twin::finish(&lanes, around, column, out);
 }
 
 /// Reads from every cache line of a panel's scales.
@@ -471,17 +670,57 @@ fn touch(scales: &[[u16; PANEL]]) {
 
 /// Four f16 that are finite: see [`f32_from_f16`](super::matrix::f32_from_f16).
 #[inline(always)]
-fn f16x4(bits: &[u16]) -> v128 {
-    let bits: &[u16; 4] = bits.first_chunk().expect("a quarter of a panel has 4 scales");
+fn f16x4(bits: &[u16; 4]) -> v128 {
     // SAFETY: 8 bytes; loads need no alignment.
     let bits = unsafe { i32x4_load_extend_i16x4(bits.as_ptr().cast()) };
     f32x4_mul(v128_and(i32x4_shl(bits, 13), u32x4_splat(F16_PLACES)), f32x4_splat(F16_BIAS))
 }
 
+/// A block's 32 numbers.
+#[inline(always)]
+fn load_all(q: &[i8; BLOCK]) -> [v128; 2] {
+    // SAFETY: twice 16 bytes; loads need no alignment.
+    from_fn(|i| unsafe { v128_load(q.as_ptr().add(16 * i).cast()) })
+}
+
+/// The sum of 32 numbers.
+#[inline(always)]
+fn sum([a, b]: [v128; 2]) -> i32 {
+    let pairs = i16x8_add(i16x8_extadd_pairwise_i8x16(a), i16x8_extadd_pairwise_i8x16(b));
+    let four = i32x4_extadd_pairwise_i16x8(pairs);
+    let two = i32x4_add(four, i32x4_shuffle::<2, 3, 2, 3>(four, four));
+    i32x4_extract_lane::<0>(two) + i32x4_extract_lane::<1>(two)
+}
+
+/// [`scalar::quantise`](super::scalar::quantise), and what `D` wants of it.
 #[inline(always)]
 fn quantise_with<D: Dot8>(x: &[f32], blocks: &mut [Block], step: usize) {
-    super::scalar::quantise(x, blocks, step);
-    for block in blocks.iter_mut().step_by(step).take(x.len() / BLOCK) {
+    let (xs, _) = x.as_chunks::<BLOCK>();
+    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
+        // SAFETY: each load is of 4 of the 32 elements.
+        let x: [v128; 8] = from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) });
+        let magnitudes = x.map(|x| v128_and(x, i32x4_splat(0x7fff_ffff)));
+        let highest = magnitudes.into_iter().fold(i32x4_splat(0), |a, b| i32x4_max(a, b));
+        let highest = i32x4_max(highest, i32x4_shuffle::<2, 3, 2, 3>(highest, highest));
+        let highest = i32x4_extract_lane::<0>(highest).max(i32x4_extract_lane::<1>(highest));
+        *block = Block::ZERO;
+        let Some(inverse) = block.set_scale(highest.cast_unsigned()) else { continue };
+        // Adding it rounds to the nearest integer, ties to even, and leaves that in the lowest bits.
+        let integer = 12_582_912.0_f32;
+        let q = x.map(|x| {
+            let rounded = f32x4_add(f32x4_mul(x, f32x4_splat(inverse)), f32x4_splat(integer));
+            i32x4_sub(rounded, i32x4_splat(integer.to_bits().cast_signed()))
+        });
+        let narrow = |i: usize| {
+            let half = |i: usize| i16x8_narrow_i32x4(q[i], q[i + 1]);
+            i8x16_narrow_i16x8(half(i), half(i + 2))
+        };
+        let q = [narrow(0), narrow(4)];
+        for (to, q) in block.q.as_chunks_mut::<16>().0.iter_mut().zip(q) {
+            // SAFETY: 16 bytes; stores need no alignment.
+            unsafe { v128_store(to.as_mut_ptr().cast(), q) };
+        }
+        block.excess = -128 * sum(q);
         D::spread(block);
     }
 }
