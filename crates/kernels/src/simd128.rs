@@ -127,11 +127,19 @@ struct Hidden {
     zero: usize,
     /// [`Dot::constant`].
     constant: v128,
+    /// [`F16_PLACES`] and [`F16_BIAS`].
+    f16: [v128; 2],
 }
 
 impl Hidden {
     fn new<D: Dot + ?Sized>() -> Self {
-        black_box(Self { tile: size_of::<D::Tile>(), quarters: 4, zero: 0, constant: D::constant() })
+        black_box(Self {
+            tile: size_of::<D::Tile>(),
+            quarters: 4,
+            zero: 0,
+            constant: D::constant(),
+            f16: [u32x4_splat(F16_PLACES), f32x4_splat(F16_BIAS)],
+        })
     }
 }
 
@@ -567,7 +575,7 @@ unsafe fn row<D: Dot, const P: usize>(
             // SAFETY: a whole tile, and one block.
             let dots = unsafe { dots::<D, 1, 4>((&raw const tiles[i]).cast(), x, hidden) };
             for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
-                *sum = add_scaled(*sum, D::finish(dots), f16x4(scales), x.scale);
+                *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x.scale);
             }
         }
     }
@@ -631,8 +639,10 @@ unsafe fn block<D: Dot, const M: usize, const Q: usize>(
         unsafe {
             let dots = dots::<D, M, Q>(tile.add(first), x, hidden);
             for (q, dots) in (first..).zip(dots) {
-                let (scales, sums) =
-                    (f16x4(scales.as_chunks::<4>().0.get_unchecked(q)), sums.get_unchecked_mut(q));
+                let (scales, sums) = (
+                    f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16),
+                    sums.get_unchecked_mut(q),
+                );
                 for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(blocks) {
                     *sum = add_scaled(*sum, D::finish(dots), scales, x.scale);
                 }
@@ -670,10 +680,10 @@ fn touch(scales: &[[u16; PANEL]]) {
 
 /// Four f16 that are finite: see [`f32_from_f16`](super::matrix::f32_from_f16).
 #[inline(always)]
-fn f16x4(bits: &[u16; 4]) -> v128 {
+fn f16x4(bits: &[u16; 4], [places, bias]: [v128; 2]) -> v128 {
     // SAFETY: 8 bytes; loads need no alignment.
     let bits = unsafe { i32x4_load_extend_i16x4(bits.as_ptr().cast()) };
-    f32x4_mul(v128_and(i32x4_shl(bits, 13), u32x4_splat(F16_PLACES)), f32x4_splat(F16_BIAS))
+    f32x4_mul(v128_and(i32x4_shl(bits, 13), places), bias)
 }
 
 /// A block's 32 numbers.
