@@ -25,8 +25,9 @@
 //! engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
 //!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
-//! that it sees, up to the end of a page: so [`row`] goes through several panels side by side, and reads their scales, of
-//! which only every second tile needs a new line, before their weights.
+//! that it sees, up to the end of a page: so [`row`] goes through four panels side by side, and reads their scales, of
+//! which only every second tile needs a new line, before their weights. Loads from the next page, as a request for it,
+//! made it slower: what waits for them holds up everything behind.
 //!
 //! Activations are stored in the form that each way loads with one broadcast.
 
@@ -107,8 +108,8 @@ trait Dot8: Dot<Tile = Tile> {
             let mut got = [0; 4];
             // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
             unsafe {
-                let [[dots]] =
-                    dots::<Self, 1, 1>((&raw const tile).cast(), &raw const x, Hidden::new::<Self>());
+                let [[[dots]]] =
+                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>());
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots));
             }
             got == expected
@@ -143,33 +144,38 @@ impl Hidden {
     }
 }
 
-/// The dot products of `Q` quarters of a tile, the first one at `quarter`, with each of `M` blocks of activations.
+/// The dot products of `Q` quarters of each of `P` tiles, the first ones at `quarters`, with each of `M` blocks of
+/// activations.
 ///
 /// # Safety
-/// `quarter` lies in a `D::Tile` that has `Q` quarters from there on; at `x` there are `M` blocks.
+/// Each of `quarters` lies in a `D::Tile` that has `Q` quarters from there on; at `x` there are `M` blocks.
 #[inline(always)]
-unsafe fn dots<D: Dot + ?Sized, const M: usize, const Q: usize>(
-    quarter: *const v128,
+unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
+    quarters: [*const v128; P],
     x: *const Block,
     hidden: Hidden,
-) -> [[D::Sums; M]; Q] {
+) -> [[[D::Sums; M]; Q]; P] {
     let (first, step) = D::ACTIVATIONS;
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
-        let mut dots = [from_fn(|m| D::start(&*x.add(m))); Q];
-        let (mut w, end) = (quarter, quarter.byte_add(hidden.tile));
+        let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
+        let (mut at, end) = (quarters, quarters[0].byte_add(hidden.tile));
         let mut x = x.cast::<u8>().add(first);
-        while w != end {
+        while at[0] != end {
             for group in 0..D::GROUPS {
-                let w: [_; Q] = from_fn(|q| D::weights(w.add(q), group, hidden.constant));
-                for m in 0..M {
-                    let x = D::activations(x.add(m * size_of::<Block>() + group * step));
-                    for q in 0..Q {
-                        dots[q][m] = D::add(dots[q][m], w[q], x, hidden.constant);
+                for (at, dots) in at.iter().zip(&mut dots) {
+                    let w: [_; Q] = from_fn(|q| D::weights(at.add(q), group, hidden.constant));
+                    for m in 0..M {
+                        let x = D::activations(x.add(m * size_of::<Block>() + group * step));
+                        for (w, dots) in w.iter().zip(&mut *dots) {
+                            dots[m] = D::add(dots[m], *w, x, hidden.constant);
+                        }
                     }
                 }
             }
-            w = w.add(4);
+            for at in &mut at {
+                *at = at.add(4);
+            }
             x = x.add(step * D::GROUPS);
         }
         dots
@@ -512,8 +518,8 @@ unsafe fn matmul_q4(
     unsafe { matmul_with::<Nibbles>(matrix, x, panels, around, out) }
 }
 
-/// Panels that a single row of activations goes through side by side.
-const STREAMS: usize = 4;
+/// A single row of activations goes through so many pairs of panels side by side.
+const PAIRS: usize = 2;
 
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
@@ -530,14 +536,14 @@ unsafe fn matmul_with<D: Dot>(
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
-            while panel + STREAMS <= panels.end {
-                row::<D, STREAMS>(matrix, x, panel, around, out, hidden);
-                panel += STREAMS;
+            while panel + 2 * PAIRS <= panels.end {
+                row::<D, PAIRS, 2>(matrix, x, panel, around, out, hidden);
+                panel += 2 * PAIRS;
             }
         }
         for panel in panel..panels.end {
             if x.rows == 1 {
-                row::<D, 1>(matrix, x, panel, around, out, hidden);
+                row::<D, 1, 1>(matrix, x, panel, around, out, hidden);
                 continue;
             }
             for first in (0..x.rows).step_by(4) {
@@ -552,12 +558,13 @@ unsafe fn matmul_with<D: Dot>(
     }
 }
 
-/// The outputs of the panels `first..first + P` for a single row of activations.
+/// The outputs of the panels from `first` on for a single row of activations: `N` times `P` panels. Of `P` panels each
+/// group of columns is multiplied before the next, of the others each block.
 ///
 /// # Safety
 /// Nobody else uses the panels' columns of `out`.
 #[inline(always)]
-unsafe fn row<D: Dot, const P: usize>(
+unsafe fn row<D: Dot, const N: usize, const P: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     first: usize,
@@ -565,24 +572,28 @@ unsafe fn row<D: Dot, const P: usize>(
     out: &Shared<'_, f32>,
     hidden: Hidden,
 ) {
-    let panels: [_; P] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
-    for (_, scales) in &panels {
+    let panels: [[_; P]; N] = from_fn(|n| from_fn(|p| matrix.panel::<D::Tile>(first + n * P + p)));
+    for (_, scales) in panels.as_flattened() {
         touch(scales);
     }
-    let mut sums = [[f32x4_splat(0.0); 4]; P];
+    let mut sums = [[[f32x4_splat(0.0); 4]; P]; N];
     for (i, x) in x.group(0, 1).iter().enumerate() {
-        for ((tiles, scales), sums) in panels.iter().zip(&mut sums) {
-            // SAFETY: a whole tile, and one block.
-            let dots = unsafe { dots::<D, 1, 4>((&raw const tiles[i]).cast(), x, hidden) };
-            for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
-                *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x.scale);
+        for (panels, sums) in panels.iter().zip(&mut sums) {
+            // SAFETY: whole tiles, and one block.
+            let dots = unsafe {
+                dots::<D, P, 4, 1>(panels.map(|(tiles, _)| (&raw const tiles[i]).cast()), x, hidden)
+            };
+            for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
+                for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
+                    *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x.scale);
+                }
             }
         }
     }
-    for (p, sums) in sums.into_iter().enumerate() {
+    for (panel, sums) in (first..).zip(sums.as_flattened()) {
         // SAFETY: the caller gave us the panels alone.
-        let (column, out) = unsafe { matrix.outputs(first + p, 0, out) };
-        finish(sums, around, column, out);
+        let (column, out) = unsafe { matrix.outputs(panel, 0, out) };
+        finish(*sums, around, column, out);
     }
 }
 
@@ -637,7 +648,7 @@ unsafe fn block<D: Dot, const M: usize, const Q: usize>(
     while first < hidden.quarters {
         // SAFETY: `first` is below 4, and `Q` divides that; `x` is where it was.
         unsafe {
-            let dots = dots::<D, M, Q>(tile.add(first), x, hidden);
+            let [dots] = dots::<D, 1, Q, M>([tile.add(first)], x, hidden);
             for (q, dots) in (first..).zip(dots) {
                 let (scales, sums) = (
                     f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16),
