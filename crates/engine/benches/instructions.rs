@@ -11,6 +11,7 @@ mod seeded;
 use cases::{Prepare, Run};
 use inkling_engine::checkpoint::{LoadOptions, Loader};
 use inkling_engine::kernels::Isa;
+use inkling_engine::logits::Logits;
 use inkling_engine::protocol::Parameters;
 use inkling_engine::sampler::{Random, Sampler};
 use inkling_engine::tokenizer::Tokenizer;
@@ -45,11 +46,12 @@ fn sample(parameters: Parameters) -> Run {
     let settings = Parameters { seed: Some(7), ..parameters }.settings().unwrap();
     let (mut sampler, mut random) = (Sampler::new(&settings, 0), Random::new(1, 1));
     // A sum of uniform numbers: few logits are among the highest, as with a model.
-    let mut logits: Vec<f32> =
-        (0..50_257).map(|_| (0..6).map(|_| random.uniform()).sum::<f64>() as f32 * 4.0).collect();
+    let logits = (0..50_257).map(|_| (0..6).map(|_| random.uniform()).sum::<f64>() as f32 * 4.0).collect();
+    let mut logits = Logits::new(logits, 50_257);
     let context: Vec<u32> = (0..64).map(|i| i * 37 + 11).collect();
     Box::new(move || {
-        black_box(sampler.sample(&mut logits, &context).unwrap());
+        let mut row = logits.rows_mut().next().unwrap();
+        black_box(sampler.sample(&mut row, &context).unwrap());
     })
 }
 

@@ -6,6 +6,7 @@
 use crate::{
     error::{Error, Result},
     kernels::Pool,
+    logits::Row,
     model::gpt2::{Cache, Gpt2},
     protocol::{Alternative, FinishReason, Parameters, Settings, Token},
     sampler::Sampler,
@@ -160,8 +161,9 @@ impl Decoding<'_> {
                 let count = self.generation.sequences.len();
                 // The first sequence takes the cache itself, with the room that it has; the others take copies.
                 self.caches.extend((1..count).map(|_| self.caches[0].clone()).collect::<Vec<_>>());
+                let mut row = logits.rows_mut().next().expect("a piece of a prompt has logits");
                 (0..count)
-                    .map(|sequence| self.generation.accept(sequence, &mut logits, tokenizer.as_ref()))
+                    .map(|sequence| self.generation.accept(sequence, &mut row, tokenizer.as_ref()))
                     .collect::<Result<_>>()
                     .map(Some)
             }
@@ -173,10 +175,11 @@ impl Decoding<'_> {
                     batch.push((std::slice::from_ref(id), cache));
                 }
                 let mut logits = model.forward(&mut batch, pool)?;
-                let rows = logits.chunks_exact_mut(model.config().vocab_size);
                 next.iter()
-                    .zip(rows)
-                    .map(|((sequence, _), row)| self.generation.accept(*sequence, row, tokenizer.as_ref()))
+                    .zip(logits.rows_mut())
+                    .map(|((sequence, _), mut row)| {
+                        self.generation.accept(*sequence, &mut row, tokenizer.as_ref())
+                    })
                     .collect::<Result<_>>()
                     .map(Some)
             }
@@ -375,7 +378,7 @@ impl Generation {
     pub fn accept(
         &mut self,
         index: usize,
-        logits: &mut [f32],
+        logits: &mut Row<'_>,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<Produced> {
         let sequence = &mut self.sequences[index];
@@ -430,6 +433,7 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logits::Logits;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -441,19 +445,20 @@ mod tests {
         Parameters { max_new_tokens: Some(max_new_tokens), do_sample: Some(false), ..Parameters::default() }
     }
 
-    /// Logits in which `id` is the likeliest of four.
-    fn likely(id: usize) -> Vec<f32> {
-        (0..4).map(|other| if other == id { 1.0 } else { 0.0 }).collect()
+    /// Gives the sequence at `index` logits in which `id` is the likeliest of four.
+    fn accept(generation: &mut Generation, index: usize, id: usize) -> Option<FinishReason> {
+        let logits = (0..4).map(|other| if other == id { 1.0 } else { 0.0 }).collect();
+        let mut logits = Logits::new(logits, 4);
+        generation.accept(index, &mut logits.rows_mut().next().unwrap(), None).unwrap().finish_reason
     }
 
     #[test]
     fn the_loop_asks_for_the_prompt_then_for_one_token_a_step() {
         let mut loop_ = generation(2, 10, greedy(2)).unwrap();
         assert!(matches!(loop_.next(), Step::Prefill { ids: [1, 1], is_last: true }));
-        assert_eq!(loop_.accept(0, &mut likely(3), None).unwrap().finish_reason, None);
+        assert_eq!(accept(&mut loop_, 0, 3), None);
         assert!(matches!(&loop_.next(), Step::Decode(next) if *next == [(0, 3)]));
-        let last = loop_.accept(0, &mut likely(2), None).unwrap();
-        assert_eq!(last.finish_reason, Some(FinishReason::Length));
+        assert_eq!(accept(&mut loop_, 0, 2), Some(FinishReason::Length));
         assert!(matches!(loop_.next(), Step::Over));
         assert_eq!(loop_.sequences()[0].new_ids(), [3, 2]);
     }
@@ -470,11 +475,8 @@ mod tests {
     fn the_end_of_text_id_ends_one_sequence_and_leaves_the_others() {
         let parameters = Parameters { num_return_sequences: Some(2), ..greedy(5) };
         let mut loop_ = generation(1, 10, parameters).unwrap();
-        assert_eq!(
-            loop_.accept(0, &mut likely(0), None).unwrap().finish_reason,
-            Some(FinishReason::EndOfText)
-        );
-        loop_.accept(1, &mut likely(2), None).unwrap();
+        assert_eq!(accept(&mut loop_, 0, 0), Some(FinishReason::EndOfText));
+        assert_eq!(accept(&mut loop_, 1, 2), None);
         assert!(matches!(&loop_.next(), Step::Decode(next) if *next == [(1, 2)]));
     }
 
@@ -497,7 +499,7 @@ mod tests {
     #[test]
     fn a_full_context_is_told_from_a_reached_length() {
         let mut loop_ = generation(2, 3, greedy(5)).unwrap();
-        assert_eq!(loop_.accept(0, &mut likely(3), None).unwrap().finish_reason, Some(FinishReason::Context));
+        assert_eq!(accept(&mut loop_, 0, 3), Some(FinishReason::Context));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`checkpoint`]: bytes become named tensors, quantised while they stream in;
 //! - [`tokenizer`]: text becomes ids, and ids become text again;
 //! - [`model`]: ids become logits; one architecture a file, built from [`layers`], which run on [`kernels`];
+//! - [`logits`]: a model's logits, with maxima that say where the highest are;
 //! - [`sampler`]: logits become a token;
 //! - [`generate`]: the only generation loop;
 //! - [`classify`]: text becomes a label and a score;
@@ -24,6 +25,8 @@ pub mod generate;
 pub mod graph;
 #[cfg(feature = "models")]
 pub mod layers;
+#[cfg(feature = "models")]
+pub mod logits;
 #[cfg(feature = "models")]
 pub mod model;
 pub mod protocol;

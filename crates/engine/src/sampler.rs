@@ -4,13 +4,16 @@
 //! top-p, min-p and a draw. Everything here gives the same bits on every target: sums run over a fixed count of lanes,
 //! `exp` and `ln` are our own, and the random numbers are integers until the last division.
 //!
-//! Nothing is allocated per token once the scratch has grown, and the vocabulary is never sorted as a whole: the `k`
-//! likeliest come from one scan, and top-p sorts block after block of the likeliest until it holds enough.
+//! Nothing is allocated per token once the scratch has grown but the alternatives that are answered, and the vocabulary is
+//! never sorted as a whole: the likeliest token and the `k` likeliest are looked for in the few groups of logits whose
+//! maxima are high enough, and top-p sorts block after block of the likeliest until it holds enough. The one pass over all
+//! logits is the sum that makes a logit a log-probability.
 
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 use crate::kernels::{self, exp};
+use crate::logits::Row;
 use crate::protocol::Settings;
 
 /// A token that was chosen.
@@ -71,7 +74,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::BrokenLogits`] if a logit is NaN or `+inf`, or if there is none above `-inf`.
-    pub fn sample(&mut self, logits: &mut [f32], context: &[u32]) -> Result<Drawn> {
+    pub fn sample(&mut self, logits: &mut Row<'_>, context: &[u32]) -> Result<Drawn> {
         let distribution = Distribution::of(logits)?;
         let mut alternatives = Vec::new();
         if self.alternatives > 0 {
@@ -82,15 +85,15 @@ impl Sampler {
         self.changes.ban(logits, context, self.no_repeat_ngram_size);
         let id = if self.do_sample { self.draw(logits) } else { argmax(logits) };
         self.changes.undo(logits);
-        let log_prob = distribution.log_prob(logits[id as usize]);
+        let log_prob = distribution.log_prob(logits.values()[id as usize]);
         Ok(Drawn { id, log_prob, alternatives })
     }
 
     /// One draw from the warped distribution. Invariant: some logit is finite and none is NaN or `+inf`.
-    fn draw(&mut self, logits: &[f32]) -> u32 {
+    fn draw(&mut self, logits: &Row<'_>) -> u32 {
         let kept = &mut self.candidates;
         match self.top_k {
-            0 => everything(logits, kept),
+            0 => everything(logits.values(), kept),
             k => likeliest(logits, k, kept),
         }
         weigh(kept, self.temperature);
@@ -132,19 +135,8 @@ fn by_likelihood(a: &Candidate, b: &Candidate) -> Ordering {
 
 /// The likeliest id; of equals the lowest. 0 where nothing is above `-inf`.
 #[must_use]
-pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    let mut highest = f32::NEG_INFINITY;
-    for (block, chunk) in logits.chunks(LANES).enumerate() {
-        if any_above(chunk, highest) {
-            for (lane, &logit) in chunk.iter().enumerate() {
-                if logit > highest {
-                    (best, highest) = (block * LANES + lane, logit);
-                }
-            }
-        }
-    }
-    best as u32
+pub fn argmax(logits: &Row<'_>) -> u32 {
+    logits.at_least(logits.highest()).map(|(id, _)| id).min().unwrap_or(0)
 }
 
 /// Every token above `-inf`, by id, into `out`.
@@ -157,40 +149,38 @@ pub fn everything(logits: &[f32], out: &mut Vec<Candidate>) {
 /// The `k` likeliest tokens above `-inf` into `out`, best first; ties, at the last place too, by lower id.
 ///
 /// Hugging Face's `TopKLogitsWarper` keeps all that tie for the last place; here `k` means at most `k`.
-pub fn likeliest(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
-    /// Up to here inserting into a sorted list wins: past the first few hundred logits almost none gets in.
-    const INSERT: usize = 256;
-    if k > INSERT {
-        everything(logits, out);
-        if k < out.len() {
-            out.select_nth_unstable_by(k - 1, by_likelihood);
-            out.truncate(k);
-        }
-        out.sort_unstable_by(by_likelihood);
-        return;
-    }
+pub fn likeliest(logits: &Row<'_>, k: usize, out: &mut Vec<Candidate>) {
     out.clear();
     if k == 0 {
         return;
     }
-    let mut bar = f32::NEG_INFINITY;
-    for (block, chunk) in logits.chunks(LANES).enumerate() {
-        if !any_above(chunk, bar) {
-            continue;
-        }
-        for (lane, &logit) in chunk.iter().enumerate() {
-            if logit > bar {
-                if out.len() == k {
-                    out.pop();
-                }
-                let place = out.partition_point(|c| c.logit >= logit);
-                out.insert(place, Candidate { id: (block * LANES + lane) as u32, logit, weight: 0.0 });
-                if out.len() == k {
-                    bar = out[k - 1].logit;
-                }
-            }
+    match bar(logits.maxima(), k) {
+        Some(bar) => out.extend(logits.at_least(bar).map(|(id, logit)| Candidate { id, logit, weight: 0.0 })),
+        None => everything(logits.values(), out),
+    }
+    if k < out.len() {
+        out.select_nth_unstable_by(k - 1, by_likelihood);
+        out.truncate(k);
+    }
+    out.sort_unstable_by(by_likelihood);
+}
+
+/// A number that at least `k` of `maxima` reach, and few more; none if `k` is too many for that.
+///
+/// Every 256th of the maxima is taken together, so that common tokens, which lie side by side in a vocabulary, do not meet;
+/// the `k`-th highest of these 256 is the bar.
+fn bar(maxima: &[f32], k: usize) -> Option<f32> {
+    let mut tops = [f32::NEG_INFINITY; 256];
+    for maxima in maxima.chunks(tops.len()) {
+        for (top, highest) in tops.iter_mut().zip(maxima) {
+            *top = if *highest > *top { *highest } else { *top };
         }
     }
+    if k > tops.len() {
+        return None;
+    }
+    let (_, bar, _) = tops.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    Some(*bar).filter(|bar| *bar > f32::NEG_INFINITY)
 }
 
 /// Sets every weight to `exp((logit - highest) / temperature)`: the likeliest weighs 1.
@@ -260,21 +250,21 @@ impl Changes {
     ///
     /// Finite logits stay finite. Source: Keskar et al. 2019, "CTRL", 4.1; Hugging Face's
     /// `RepetitionPenaltyLogitsProcessor`.
-    pub fn penalise(&mut self, logits: &mut [f32], context: &[u32], penalty: f32) {
+    pub fn penalise(&mut self, logits: &mut Row<'_>, context: &[u32], penalty: f32) {
         if penalty == 1.0 {
             return;
         }
-        self.seen.resize(logits.len(), false);
+        self.seen.resize(logits.values().len(), false);
         let first = self.log.len();
         for &id in context {
-            let Some(logit) = logits.get_mut(id as usize) else { continue };
-            if self.seen[id as usize] || *logit == f32::NEG_INFINITY {
+            let Some(&logit) = logits.values().get(id as usize) else { continue };
+            if self.seen[id as usize] || logit == f32::NEG_INFINITY {
                 continue;
             }
             self.seen[id as usize] = true;
-            self.log.push((id, *logit));
-            let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-            *logit = penalised.clamp(f32::MIN, f32::MAX);
+            self.log.push((id, logit));
+            let penalised = if logit > 0.0 { logit / penalty } else { logit * penalty };
+            logits.set(id, penalised.clamp(f32::MIN, f32::MAX));
         }
         for &(id, _) in &self.log[first..] {
             self.seen[id as usize] = false;
@@ -285,27 +275,27 @@ impl Changes {
     ///
     /// Where that leaves nothing above `-inf`, it does nothing.
     /// Source: Hugging Face's `NoRepeatNGramLogitsProcessor`.
-    pub fn ban(&mut self, logits: &mut [f32], context: &[u32], n: usize) {
+    pub fn ban(&mut self, logits: &mut Row<'_>, context: &[u32], n: usize) {
         let first = self.log.len();
         for id in repeated_ngrams(context, n) {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                self.log.push((id, *logit));
-                *logit = f32::NEG_INFINITY;
+            if let Some(&logit) = logits.values().get(id as usize) {
+                self.log.push((id, logit));
+                logits.set(id, f32::NEG_INFINITY);
             }
         }
-        if self.log.len() > first && !any_above(logits, f32::NEG_INFINITY) {
+        if self.log.len() > first && logits.highest() == f32::NEG_INFINITY {
             self.undo_to(logits, first);
         }
     }
 
     /// Gives every logit its former value.
-    pub fn undo(&mut self, logits: &mut [f32]) {
+    pub fn undo(&mut self, logits: &mut Row<'_>) {
         self.undo_to(logits, 0);
     }
 
-    fn undo_to(&mut self, logits: &mut [f32], first: usize) {
+    fn undo_to(&mut self, logits: &mut Row<'_>, first: usize) {
         for (id, logit) in self.log.drain(first..).rev() {
-            logits[id as usize] = logit;
+            logits.set(id, logit);
         }
     }
 }
@@ -317,12 +307,9 @@ struct Distribution {
     log_sum: f64,
 }
 
-/// Logits that are compared at once.
-const LANES: usize = 16;
-
 impl Distribution {
-    fn of(logits: &[f32]) -> Result<Self> {
-        let highest = kernels::highest(logits);
+    fn of(logits: &Row<'_>) -> Result<Self> {
+        let (highest, logits) = (logits.highest(), logits.values());
         let sum = kernels::sum_exp(logits, highest);
         // A NaN stays one in the sum; so does the difference of two infinities, positive or negative. The sum of nothing is 0.
         if sum.is_nan() || sum == 0.0 {
@@ -336,11 +323,6 @@ impl Distribution {
     fn log_prob(&self, logit: f32) -> f32 {
         ((f64::from(logit) - f64::from(self.highest)) - self.log_sum) as f32
     }
-}
-
-/// Without a branch per element, so that it becomes vector code.
-fn any_above(logits: &[f32], bar: f32) -> bool {
-    logits.iter().fold(false, |any, &logit| any | (logit > bar))
 }
 
 /// Natural logarithm of a normal positive number, to within a few units in the last place; the platform's own may differ

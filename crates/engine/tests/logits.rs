@@ -42,10 +42,12 @@ fn check(expected: u64, logits: impl Fn() -> Vec<f32>) {
 fn logits_of(model: &Gpt2, prompt: &[u32]) -> Vec<f32> {
     const NEW_TOKENS: usize = 4;
     let mut cache = Cache::new(model.config(), prompt.len() + NEW_TOKENS);
-    let mut logits = model.forward_all(prompt, &mut cache, &SingleThread).unwrap();
+    let mut next = model.forward_all(prompt, &mut cache, &SingleThread).unwrap();
+    let mut logits = next.values().to_vec();
     for _ in 0..NEW_TOKENS {
-        let id = argmax(&logits[logits.len() - model.config().vocab_size..]);
-        logits.extend(model.forward(&mut [(&[id], &mut cache)], &SingleThread).unwrap());
+        let id = argmax(&next.rows_mut().last().unwrap());
+        next = model.forward(&mut [(&[id], &mut cache)], &SingleThread).unwrap();
+        logits.extend(next.values());
     }
     logits
 }

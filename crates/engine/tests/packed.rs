@@ -124,7 +124,8 @@ fn logits(model: &Loaded) -> Vec<u32> {
     let ids = [1, 2, 3, 4, 5];
     let logits = match model {
         Loaded::Gpt2(model) => {
-            model.forward(&mut [(&ids, &mut Cache::new(model.config(), 8))], &SingleThread).unwrap()
+            let mut cache = Cache::new(model.config(), 8);
+            model.forward(&mut [(&ids, &mut cache)], &SingleThread).unwrap().into_values()
         }
         Loaded::Encoder(model) => model.forward(&[&ids], &SingleThread).unwrap(),
     };

@@ -123,7 +123,7 @@ fn generators_agree_with_pytorch() {
             let logits = model.forward_all(&prompt.ids, &mut cache, &SingleThread).unwrap();
             for (row, expected) in prompt.logits.iter().enumerate() {
                 let position = prompt.first_position + row;
-                let got = &logits[position * vocab_size..][..vocab_size];
+                let got = &logits.values()[position * vocab_size..][..vocab_size];
                 assert_close(&format!("{case}: logits at position {position}"), got, expected);
             }
         }
@@ -195,7 +195,8 @@ fn the_size_of_the_pieces_changes_nothing() {
             let Loaded::Gpt2(model) = checkpoint(case).load_in_pieces(options, piece).unwrap() else {
                 panic!("{case}: expected a generator")
             };
-            model.forward(&mut [(&prompt, &mut Cache::new(model.config(), 4))], &SingleThread).unwrap()
+            let mut cache = Cache::new(model.config(), 4);
+            model.forward(&mut [(&prompt, &mut cache)], &SingleThread).unwrap().into_values()
         };
         for dtype in Dtype::ALL {
             let whole = logits(usize::MAX, dtype);
@@ -220,7 +221,7 @@ fn cached_and_uncached_logits_agree_wherever_the_prompt_is_split() {
             let mut cache = Cache::new(model.config(), ids.len());
             let mut logits = Vec::new();
             for part in parts {
-                logits = model.forward(&mut [(part, &mut cache)], &SingleThread).unwrap();
+                logits = model.forward(&mut [(part, &mut cache)], &SingleThread).unwrap().into_values();
             }
             logits
         };
@@ -236,12 +237,14 @@ fn cached_and_uncached_logits_agree_wherever_the_prompt_is_split() {
 fn a_long_prompt_read_in_pieces_gives_the_bits_of_one_read_whole() {
     let ids: Vec<u32> = (0..100).map(|at| (at * 29 + 5) % 90).collect();
     let model = gpt2("gpt2-context-160", Dtype::Q8);
-    let whole =
-        model.forward(&mut [(&ids, &mut Cache::new(model.config(), ids.len()))], &SingleThread).unwrap();
+    let forward = |piece: &[u32], cache: &mut Cache| {
+        model.forward(&mut [(piece, cache)], &SingleThread).unwrap().into_values()
+    };
+    let whole = forward(&ids, &mut Cache::new(model.config(), ids.len()));
     let mut cache = Cache::new(model.config(), ids.len());
     let mut pieces = Vec::new();
     for piece in ids.chunks(32) {
-        pieces = model.forward(&mut [(piece, &mut cache)], &SingleThread).unwrap();
+        pieces = forward(piece, &mut cache);
     }
     assert_eq!(pieces, whole);
     let likeliest = (0..whole.len()).fold(0, |best, id| if whole[id] > whole[best] { id } else { best });
@@ -262,12 +265,13 @@ fn a_batch_gives_each_sequence_what_it_gets_alone() {
     let single: Vec<f32> = prompts
         .iter()
         .flat_map(|ids| {
-            model.forward(&mut [(ids, &mut Cache::new(model.config(), 8))], &SingleThread).unwrap()
+            let mut cache = Cache::new(model.config(), 8);
+            model.forward(&mut [(ids, &mut cache)], &SingleThread).unwrap().into_values()
         })
         .collect();
     let mut caches: Vec<Cache> = prompts.iter().map(|_| Cache::new(model.config(), 8)).collect();
     let mut batch: Vec<(&[u32], &mut Cache)> = prompts.into_iter().zip(&mut caches).collect();
-    assert_eq!(model.forward(&mut batch, &SingleThread).unwrap(), single);
+    assert_eq!(model.forward(&mut batch, &SingleThread).unwrap().values(), single);
 }
 
 #[test]
@@ -298,7 +302,8 @@ fn check_near(case: &str, dtype: Dtype, limit: f32) {
     let ids: Vec<u32> = (0..10).map(|at| (at * 31 + 7) % 90).collect();
     let logits = |dtype| {
         let model = gpt2(case, dtype);
-        model.forward(&mut [(&ids, &mut Cache::new(model.config(), 10))], &SingleThread).unwrap()
+        let mut cache = Cache::new(model.config(), 10);
+        model.forward(&mut [(&ids, &mut cache)], &SingleThread).unwrap().into_values()
     };
     let (exact, rounded) = (logits(Dtype::F32), logits(dtype));
     let spread = exact.iter().fold(0f32, |most, x| most.max(x.abs()));

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use inkling_engine::Error;
+use inkling_engine::logits::{Logits, Row};
 use inkling_engine::protocol::{Parameters, Settings};
 use inkling_engine::sampler::{
     Candidate, Changes, Drawn, Random, Sampler, argmax, everything, likeliest, min_p, repeated_ngrams, top_p,
@@ -26,15 +27,20 @@ fn greedy() -> Parameters {
     Parameters { do_sample: Some(false), ..Parameters::default() }
 }
 
+/// What `then` makes of logits.
+fn with_row<R>(logits: &[f32], then: impl FnOnce(&mut Row<'_>) -> R) -> R {
+    then(&mut Logits::new(logits.to_vec(), logits.len()).rows_mut().next().unwrap())
+}
+
 fn sample(parameters: &Parameters, logits: &[f32], context: &[u32]) -> Drawn {
-    Sampler::new(&settings(parameters.clone()), 0).sample(&mut logits.to_vec(), context).unwrap()
+    let mut sampler = Sampler::new(&settings(parameters.clone()), 0);
+    with_row(logits, |logits| sampler.sample(logits, context)).unwrap()
 }
 
 /// `n` draws of one sampler from the same logits, with an unchanging context.
 fn draws(parameters: &Parameters, logits: &[f32], n: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(&settings(parameters.clone()), 0);
-    let mut logits = logits.to_vec();
-    (0..n).map(|_| sampler.sample(&mut logits, &[]).unwrap().id).collect()
+    with_row(logits, |logits| (0..n).map(|_| sampler.sample(logits, &[]).unwrap().id).collect())
 }
 
 fn ids(candidates: &[Candidate]) -> Vec<u32> {
@@ -87,9 +93,10 @@ fn log_prob_is_of_the_model_s_own_distribution() {
 #[test]
 fn the_logits_come_back_as_they_were() {
     let parameters = Parameters { repetition_penalty: Some(2.0), no_repeat_ngram_size: Some(1), ..plain(1) };
-    let before = [0.3_f32, -0.7, f32::NEG_INFINITY, 2.0];
-    let mut logits = before;
-    Sampler::new(&settings(parameters), 0).sample(&mut logits, &[0, 3, 3, 2, 9]).unwrap();
+    let before = Logits::new(vec![0.3_f32, -0.7, f32::NEG_INFINITY, 2.0], 4);
+    let mut logits = before.clone();
+    let mut row = logits.rows_mut().next().unwrap();
+    Sampler::new(&settings(parameters), 0).sample(&mut row, &[0, 3, 3, 2, 9]).unwrap();
     assert_eq!(logits, before);
 }
 
@@ -111,7 +118,8 @@ fn a_ban_of_everything_is_lifted() {
 
 #[track_caller]
 fn check_broken(logits: &[f32], expected_id: usize) {
-    let error = Sampler::new(&settings(plain(0)), 0).sample(&mut logits.to_vec(), &[]).unwrap_err();
+    let mut sampler = Sampler::new(&settings(plain(0)), 0);
+    let error = with_row(logits, |logits| sampler.sample(logits, &[])).unwrap_err();
     assert!(matches!(error, Error::BrokenLogits { id, .. } if id == expected_id), "{error}");
 }
 
@@ -131,7 +139,6 @@ fn infinity_in_the_logits_is_an_error() {
 #[test]
 fn logits_without_any_token_are_an_error() {
     check_broken(&[f32::NEG_INFINITY; 3], 0);
-    check_broken(&[], 0);
 }
 
 #[test]
@@ -147,7 +154,7 @@ fn ties_at_the_last_place_of_top_k_go_to_the_lower_id() {
         logits[k..k + 3].fill(1.0);
         logits[..k - 1].fill(2.0);
         let mut kept = Vec::new();
-        likeliest(&logits, k, &mut kept);
+        with_row(&logits, |logits| likeliest(logits, k, &mut kept));
         assert_eq!(ids(&kept), (0..k as u32 - 1).chain([k as u32]).collect::<Vec<_>>());
     }
 }
@@ -177,7 +184,8 @@ fn what_a_seed_draws_is_fixed_for_ever() {
     };
     assert_eq!(draws(&warped, &logits, 12), [891, 621, 297, 648, 891, 297, 540, 215, 53, 297, 54, 945]);
     let mut second = Sampler::new(&settings(plain(42)), 1);
-    let got: Vec<u32> = (0..4).map(|_| second.sample(&mut logits.clone(), &[]).unwrap().id).collect();
+    let got: Vec<u32> =
+        with_row(&logits, |logits| (0..4).map(|_| second.sample(logits, &[]).unwrap().id).collect());
     assert_eq!(got, [214, 459, 161, 242]);
 }
 
@@ -263,7 +271,7 @@ fn top_k_agrees_with_hugging_face() {
     let golden = &goldens["top_k"];
     for (logits, masked) in rows(&golden["logits"]).iter().zip(rows(&golden["masked"])) {
         let mut kept = Vec::new();
-        likeliest(logits, golden["k"].as_u64().unwrap() as usize, &mut kept);
+        with_row(logits, |logits| likeliest(logits, golden["k"].as_u64().unwrap() as usize, &mut kept));
         let expected: Vec<f32> = masked.iter().map(|m| 1.0 - m).collect();
         assert_eq!(ids(&kept), not_zero(&expected));
     }
@@ -288,13 +296,12 @@ fn repetition_penalty_agrees_with_hugging_face() {
     let golden = &goldens["repetition_penalty"];
     let contexts = golden["input_ids"].as_array().unwrap();
     let expected = rows(&golden["expected_logits"]);
-    for ((context, mut logits), expected) in contexts.iter().zip(rows(&golden["logits"])).zip(expected) {
-        Changes::default().penalise(
-            &mut logits,
-            &token_ids(context),
-            golden["penalty"].as_f64().unwrap() as f32,
-        );
-        assert_eq!(logits, expected);
+    let penalty = golden["penalty"].as_f64().unwrap() as f32;
+    for ((context, logits), expected) in contexts.iter().zip(rows(&golden["logits"])).zip(expected) {
+        with_row(&logits, |logits| {
+            Changes::default().penalise(logits, &token_ids(context), penalty);
+            assert_eq!(logits.values(), expected);
+        });
     }
 }
 
@@ -374,15 +381,129 @@ fn some_parameters() -> impl Strategy<Value = Parameters> {
     )
 }
 
+/// Logits of a larger vocabulary, which has many ties: 1 to 40 values, in any order.
+fn many_logits() -> impl Strategy<Value = Vec<f32>> {
+    (prop::collection::vec(logit(), 1..40), 1_usize..9000, any::<u64>())
+        .prop_map(|(values, n, seed)| {
+            let mut random = Random::new(seed, 0);
+            (0..n).map(|_| values[(random.uniform() * values.len() as f64) as usize]).collect()
+        })
+        .prop_filter("some token can come", |l: &Vec<f32>| l.iter().any(|x| *x > f32::NEG_INFINITY))
+}
+
+/// A context that often has what it had before.
+fn some_context() -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(prop_oneof![0_u32..5, 0_u32..9000], 0..60)
+}
+
+// What the sampler is, by plain scans and a sort of the whole vocabulary.
+
+fn plain_likeliest(logits: &[f32], k: usize) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    everything(logits, &mut all);
+    all.sort_by(|a, b| b.logit.partial_cmp(&a.logit).unwrap());
+    all.truncate(k);
+    all
+}
+
+fn plain_argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best }) as u32
+}
+
+fn plainly_changed(settings: &Settings, logits: &[f32], context: &[u32]) -> Vec<f32> {
+    let mut changed = logits.to_vec();
+    for id in
+        (0..logits.len()).filter(|id| context.contains(&(*id as u32)) && logits[*id] > f32::NEG_INFINITY)
+    {
+        let penalty = settings.repetition_penalty;
+        let penalised = if logits[id] > 0.0 { logits[id] / penalty } else { logits[id] * penalty };
+        changed[id] = if penalty == 1.0 { logits[id] } else { penalised.clamp(f32::MIN, f32::MAX) };
+    }
+    let mut banned = changed.clone();
+    for id in repeated_ngrams(context, settings.no_repeat_ngram_size) {
+        if let Some(logit) = banned.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+    if banned.iter().all(|logit| *logit == f32::NEG_INFINITY) { changed } else { banned }
+}
+
+fn plain_sample(settings: &Settings, logits: &[f32], context: &[u32]) -> u32 {
+    let logits = plainly_changed(settings, logits, context);
+    if !settings.do_sample {
+        return plain_argmax(&logits);
+    }
+    let mut kept = Vec::new();
+    match settings.top_k {
+        0 => everything(&logits, &mut kept),
+        k => kept = plain_likeliest(&logits, k),
+    }
+    weigh(&mut kept, settings.temperature);
+    if settings.top_p < 1.0 {
+        top_p(&mut kept, settings.top_p, 1);
+    }
+    min_p(&mut kept, settings.min_p);
+    kept.sort_by_key(|c| c.id);
+    let target =
+        Random::new(settings.seed, 0).uniform() * kept.iter().map(|c| f64::from(c.weight)).sum::<f64>();
+    let mut sum = 0.0;
+    let drawn = kept.iter().find(|c| {
+        sum += f64::from(c.weight);
+        sum > target
+    });
+    drawn.unwrap().id
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_sampler_does_what_plain_scans_do(
+        parameters in some_parameters(), logits in prop_oneof![some_logits(), many_logits()], context in some_context(),
+    ) {
+        let drawn = sample(&parameters, &logits, &context);
+        let settings = settings(parameters);
+        prop_assert_eq!(drawn.id, plain_sample(&settings, &logits, &context));
+        let alternatives: Vec<u32> = drawn.alternatives.iter().map(|(id, _)| *id).collect();
+        let expected: Vec<u32> = plain_likeliest(&logits, settings.alternatives).iter().map(|c| c.id).collect();
+        prop_assert_eq!(alternatives, expected);
+    }
+
+    #[test]
+    fn maxima_stay_those_of_changed_logits(
+        parameters in some_parameters(), logits in prop_oneof![some_logits(), many_logits()], context in some_context(),
+        k in 0_usize..700,
+    ) {
+        let settings = settings(parameters);
+        let before = Logits::new(logits.clone(), logits.len());
+        let mut after = before.clone();
+        let mut changes = Changes::default();
+        {
+            let mut row = after.rows_mut().next().unwrap();
+            changes.penalise(&mut row, &context, settings.repetition_penalty);
+            changes.ban(&mut row, &context, settings.no_repeat_ngram_size);
+            prop_assert_eq!(argmax(&row), plain_argmax(row.values()));
+            let mut kept = Vec::new();
+            likeliest(&row, k, &mut kept);
+            prop_assert_eq!(kept, plain_likeliest(row.values(), k));
+        }
+        let changed = plainly_changed(&settings, &logits, &context);
+        prop_assert_eq!(&after, &Logits::new(changed, logits.len()));
+        changes.undo(&mut after.rows_mut().next().unwrap());
+        prop_assert_eq!(after, before);
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_comes_can_come(
         parameters in some_parameters(), logits in some_logits(), context in prop::collection::vec(0_u32..700, 0..40),
     ) {
-        let mut after = logits.clone();
+        let before = Logits::new(logits.clone(), logits.len());
+        let mut after = before.clone();
         let mut sampler = Sampler::new(&settings(parameters.clone()), 0);
-        let drawn = sampler.sample(&mut after, &context).unwrap();
-        prop_assert_eq!(&after, &logits);
+        let drawn = sampler.sample(&mut after.rows_mut().next().unwrap(), &context).unwrap();
+        prop_assert_eq!(after, before);
         prop_assert!(logits[drawn.id as usize] > f32::NEG_INFINITY);
         prop_assert!(drawn.log_prob <= 1e-6);
         let expected = log_softmax(&logits);
@@ -395,7 +516,7 @@ proptest! {
         prop_assert!(drawn.alternatives.iter().all(|&(id, log_prob)| close(id, log_prob)));
         prop_assert!(drawn.alternatives.windows(2).all(|w| w[0].1 >= w[1].1));
         let first = drawn.alternatives.first();
-        prop_assert!(first.is_none_or(|(id, _)| *id == argmax(&logits)));
+        prop_assert!(first.is_none_or(|(id, _)| *id == with_row(&logits, |logits| argmax(logits))));
     }
 
     #[test]
@@ -470,7 +591,7 @@ proptest! {
         let mut text: Vec<u32> = Vec::new();
         // 16 ids last longer than 12 steps, whatever n is.
         for _ in 0..12 {
-            let id = sampler.sample(&mut [0.0; 16], &text).unwrap().id;
+            let id = with_row(&[0.0; 16], |logits| sampler.sample(logits, &text).unwrap().id);
             text.push(id);
         }
         let mut runs: Vec<&[u32]> = text.windows(n).collect();

@@ -20,6 +20,7 @@ use inkling_engine::graph::{Answer, Graph, NodeModel, Run};
 use inkling_engine::kernels::{
     FINGERPRINT, FINGERPRINT_Q4, Isa, SingleThread, erf, exp, fingerprint, fingerprint_q4, tanh,
 };
+use inkling_engine::logits::Logits;
 use inkling_engine::protocol::{Parameters, Request};
 use inkling_engine::sampler::{Random, Sampler};
 use inkling_engine::tokenizer::Tokenizer;
@@ -82,8 +83,9 @@ fn a_seed_samples_the_same_tokens_everywhere() {
     let mut random = Random::new(1, 1);
     let mut context = Vec::new();
     for _ in 0..64 {
-        let mut logits: Vec<f32> = (0..512).map(|_| (random.uniform() * 8.0) as f32).collect();
-        context.push(sampler.sample(&mut logits, &context).unwrap().id);
+        let logits = (0..512).map(|_| (random.uniform() * 8.0) as f32).collect();
+        let mut logits = Logits::new(logits, 512);
+        context.push(sampler.sample(&mut logits.rows_mut().next().unwrap(), &context).unwrap().id);
     }
     let found = hash(context.iter().map(|&id| u64::from(id)));
     assert_eq!(found, 0x1575_d65d_fc21_b5e6, "got {found:#x} from {context:?}");

@@ -15,7 +15,7 @@
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
-use super::{Activation, Around, AttentionShape, TOGETHER};
+use super::{Activation, Around, AttentionShape, GROUPED, TOGETHER};
 
 /// 16 lanes of f32. Every operation is IEEE's, one rounding each.
 ///
@@ -221,6 +221,18 @@ pub(crate) fn highest<F: Lanes>(x: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     highest.max(padded(rest, f32::NEG_INFINITY)).store(&mut lanes);
     lanes.into_iter().fold(f32::NEG_INFINITY, math::max)
+}
+
+#[inline(always)]
+pub(crate) fn maxima<F: Lanes>(x: &[f32], out: &mut [f32]) {
+    for (x, out) in x.chunks(GROUPED).zip(out.as_chunks_mut().0) {
+        let (chunks, rest) = x.as_chunks();
+        let mut highest = F::splat(f32::NEG_INFINITY);
+        for x in chunks {
+            highest = highest.max(F::load(x));
+        }
+        highest.max(padded(rest, f32::NEG_INFINITY)).store(out);
+    }
 }
 
 #[inline(always)]
@@ -505,6 +517,7 @@ macro_rules! twins {
                 column: usize, out: &mut [f32]);
             fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             fn highest(x: &[f32]) -> f32;
+            fn maxima(x: &[f32], out: &mut [f32]);
             fn sum_exp(x: &[f32], highest: f32) -> f64;
             fn exp_minus_max(x: &mut [f32]) -> f32;
             fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,

@@ -42,6 +42,7 @@ use matrix::{PANEL, Tile, TileQ4};
 use pool::Shared;
 pub use pool::{Pool, SingleThread};
 use quantised::{Block, Quantised};
+use scalar::LANES;
 use std::array::from_fn;
 use std::cell::Cell;
 use std::ops::Range;
@@ -219,6 +220,8 @@ pub struct Around<'a> {
     pub activation: Activation,
     /// Whether the outcome is added to what `out` holds, as to a residual stream, rather than replace it.
     pub add: bool,
+    /// Whether the [`maxima`] of each row of the outcome follow it.
+    pub maxima: bool,
 }
 
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, in place: GPT-2's `gelu_new`.
@@ -308,6 +311,42 @@ pub fn softmax(row: &mut [f32]) {
 #[must_use]
 pub fn highest(x: &[f32]) -> f32 {
     dispatch!(Isa::active(), highest(x))
+}
+
+/// Elements of a block of groups: 16 groups of 16 elements each.
+const GROUPED: usize = LANES * LANES;
+
+/// Groups of `n` elements: 16 for every 256 elements that are begun.
+#[must_use]
+pub const fn groups(n: usize) -> usize {
+    n.div_ceil(GROUPED) * LANES
+}
+
+/// The group of element `i`: every 16th element of a block of 256 belongs to the same, so that 16 groups are compared at
+/// once.
+#[must_use]
+pub const fn group_of(i: usize) -> usize {
+    i / GROUPED * LANES + i % LANES
+}
+
+/// The elements of a group, in order; in the last block there may be fewer of them.
+pub fn members(group: usize) -> impl Iterator<Item = usize> {
+    let first = group / LANES * GROUPED + group % LANES;
+    (first..first + GROUPED).step_by(LANES)
+}
+
+/// The largest element of each group of `x`, [`groups`]`(x.len())` of them; that of nothing is minus infinity. Where there
+/// is a NaN, anything may come out for its group.
+///
+/// # Panics
+/// If `out` has the wrong size.
+pub fn maxima(x: &[f32], out: &mut [f32]) {
+    assert_eq!(out.len(), groups(x.len()), "kernels: maxima of {} elements", x.len());
+    maxima_with(Isa::active(), x, out);
+}
+
+fn maxima_with(isa: Isa, x: &[f32], out: &mut [f32]) {
+    dispatch!(isa, maxima(x, out))
 }
 
 /// The sum of `exp(x - highest)`, in f64.

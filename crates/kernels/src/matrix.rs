@@ -12,8 +12,9 @@
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
 use super::quantised::Quantised;
+use super::scalar::LANES;
 use super::storage::{Plain, Storage};
-use super::{Around, matmul, pack_columns, pack_columns_q4, pack_row, pack_row_q4};
+use super::{Around, groups, matmul, maxima_with, pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -395,6 +396,8 @@ impl PackedMatrix {
     /// [`matmul`](Self::matmul) with what stands around it in a model, done while rows and outputs are still in the
     /// nearest cache. The bits are those of one step after the other.
     ///
+    /// `out`: `(m, rows)`; with [`Around::maxima`] `(m, groups(rows))` of them follow.
+    ///
     /// # Panics
     /// If a slice has the wrong size.
     pub fn matmul_with(&self, x: &[f32], around: &Around<'_>, out: &mut [f32], pool: &dyn Pool) {
@@ -409,7 +412,8 @@ impl PackedMatrix {
         }
         let m = x.len() / self.cols;
         assert_eq!(x.len(), m * self.cols, "kernels: activations, as rows of {}", self.cols);
-        assert_eq!(out.len(), m * self.rows, "kernels: outputs of {m} rows of {}", self.rows);
+        let outputs = self.rows + if around.maxima { groups(self.rows) } else { 0 };
+        assert_eq!(out.len(), m * outputs, "kernels: outputs of {m} rows of {}", self.rows);
         if let Some(bias) = around.bias {
             assert_eq!(bias.len(), self.rows, "kernels: bias");
         }
@@ -436,14 +440,40 @@ impl PackedMatrix {
     ) {
         let panels = self.rows.div_ceil(PANEL);
         let per_task = self.panels_per_task(m, pool.threads());
+        // With maxima a task has whole blocks of groups, and does one after the other.
+        let per_task = if around.maxima { per_task.next_multiple_of(LANES) } else { per_task };
+        let step = if around.maxima { LANES } else { per_task };
         Quantised::with(isa, x, m, around.norm, pool, |x| {
             let out = Shared::new(out);
             pool.run(panels.div_ceil(per_task), &|task| {
-                let range = task * per_task..panels.min((task + 1) * per_task);
-                // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
-                unsafe { matmul(isa, self, x, range, around, &out) };
+                let end = panels.min((task + 1) * per_task);
+                for first in (task * per_task..end).step_by(step) {
+                    // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
+                    unsafe {
+                        matmul(isa, self, x, first..end.min(first + step), around, &out);
+                        if around.maxima {
+                            self.store_maxima(isa, m, first, &out);
+                        }
+                    }
+                }
             });
         });
+    }
+
+    /// Stores the maxima of the block of groups that begins with panel `first`, whose outputs are there.
+    ///
+    /// # Safety
+    /// Nobody else uses the block's columns of `out`, nor its maxima.
+    unsafe fn store_maxima(&self, isa: Isa, m: usize, first: usize, out: &Shared<'_, f32>) {
+        let (column, groups) = (first * PANEL, groups(self.rows));
+        let n = (LANES * PANEL).min(self.rows - column);
+        for row in 0..m {
+            // SAFETY: the caller's promise; a block of groups has as many maxima as panels.
+            let (x, maxima) = unsafe {
+                (out.part(row * self.rows + column, n), out.part(m * self.rows + row * groups + first, LANES))
+            };
+            maxima_with(isa, x, maxima);
+        }
     }
 
     /// The dequantised weights of a row: `out` is `(cols)`. An embedding is looked up so.

@@ -17,7 +17,7 @@ pub(crate) use super::pack::{
 };
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
-use super::{Activation, AttentionShape};
+use super::{Activation, AttentionShape, group_of};
 use std::ops::Range;
 
 /// Virtual lanes of every sum that is no matrix product.
@@ -168,6 +168,15 @@ pub(crate) fn highest(x: &[f32]) -> f32 {
         lanes[i % LANES] = max(lanes[i % LANES], *x);
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, max)
+}
+
+/// The largest element of each group.
+pub(crate) fn maxima(x: &[f32], out: &mut [f32]) {
+    out.fill(f32::NEG_INFINITY);
+    for (i, x) in x.iter().enumerate() {
+        let highest = &mut out[group_of(i)];
+        *highest = max(*highest, *x);
+    }
 }
 
 /// The sum of `exp(x - highest)`: each term in f32, the sums of the virtual lanes in f64, and these in order.

@@ -81,7 +81,7 @@ proptest! {
         let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
         let norm = Norm { weight: &weight, bias: &shift, eps: 1e-5 };
         for activation in [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Tanh] {
-            let around = Around { norm: Some(norm), bias: Some(&bias), activation, add };
+            let around = Around { norm: Some(norm), bias: Some(&bias), activation, add, maxima: false };
             let mut normed = vec![0.0; m * cols];
             for (x, out) in x.chunks(cols).zip(normed.chunks_mut(cols)) {
                 normalise(Isa::Scalar, x, norm, out);
@@ -99,6 +99,43 @@ proptest! {
                     matrix.product(isa, &x, m, &around, &mut out, pool);
                     same(&out, &expected, &format!("{isa:?}, {activation:?}"));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn maxima_are_the_highest_of_their_groups(n in 0_usize..1200, seed: u64) {
+        let x = numbers(seed, n);
+        let mut expected = vec![f32::NEG_INFINITY; groups(n)];
+        for (group, highest) in expected.iter_mut().enumerate() {
+            for member in members(group).filter(|i| *i < n) {
+                prop_assert_eq!(group_of(member), group);
+                *highest = highest.max(x[member]);
+            }
+        }
+        for isa in Isa::available() {
+            let mut found = vec![f32::NAN; groups(n)];
+            maxima_with(isa, &x, &mut found);
+            same(&found, &expected, &format!("{isa:?}"));
+        }
+    }
+
+    #[test]
+    fn maxima_follow_a_product(bits in bits(), m in 1_usize..10, rows in 1_usize..1200, seed: u64) {
+        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, 32, &numbers(seed, rows * 32)).unwrap();
+        let x = numbers(seed ^ 1, m * 32);
+        for isa in Isa::available() {
+            let mut expected = vec![f32::NAN; m * rows];
+            matrix.product(isa, &x, m, &Around::default(), &mut expected, &SingleThread);
+            for row in 0..m {
+                let mut maxima = vec![f32::NAN; groups(rows)];
+                maxima_with(isa, &expected[row * rows..][..rows], &mut maxima);
+                expected.extend(maxima);
+            }
+            for pool in [&SingleThread as &dyn Pool, &Two] {
+                let mut out = vec![f32::NAN; expected.len()];
+                matrix.product(isa, &x, m, &Around { maxima: true, ..Around::default() }, &mut out, pool);
+                same(&out, &expected, &format!("{isa:?}"));
             }
         }
     }

@@ -102,5 +102,5 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
 fn logits_after(generator: &Generator, prompt: Prompt<'_>, pool: &dyn Pool) -> Result<Vec<f32>> {
     let ids = generator.prompt_ids(prompt)?;
     let mut cache = Cache::new(generator.model().config(), ids.len());
-    Ok(generator.model().forward(&mut [(&ids, &mut cache)], pool)?)
+    Ok(generator.model().forward(&mut [(&ids, &mut cache)], pool)?.into_values())
 }

@@ -80,7 +80,8 @@ fn of_generators(exact: &Generator, other: &Generator, text: &str, pool: &dyn Po
     let (mut tokens, mut kl, mut agreed, mut nats_exact, mut nats) = (0_usize, 0.0, 0_usize, 0.0, 0.0);
     for window in ids.chunks_exact(WINDOW.min(config.n_positions)).take(WINDOWS) {
         let (p, q) = (logits(exact, window)?, logits(other, window)?);
-        let rows = p.chunks_exact(config.vocab_size).zip(q.chunks_exact(config.vocab_size));
+        let vocab_size = config.vocab_size;
+        let rows = p.values().chunks_exact(vocab_size).zip(q.values().chunks_exact(vocab_size));
         for ((p, q), next) in rows.zip(&window[1..]) {
             let (p, q) = (log_softmax(p), log_softmax(q));
             kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();

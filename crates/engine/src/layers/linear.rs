@@ -8,6 +8,7 @@ use super::{LayerNorm, op};
 use crate::{
     error::Result,
     kernels::{self, Activation, Around, Bits, PackedMatrix, Pool},
+    logits::Logits,
 };
 
 /// A weight matrix `(out, in)`, in one of the forms that weights are kept in.
@@ -130,31 +131,23 @@ impl Linear {
         Ok(())
     }
 
-    /// `forward_normed` into memory that is kept between calls: `out` becomes `(rows, out)`.
+    /// `forward_normed` as a model's head, whose outputs are logits.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.
-    pub fn forward_into(
-        &self,
-        norm: &LayerNorm,
-        x: &Tensor,
-        out: &mut Vec<f32>,
-        pool: &dyn Pool,
-    ) -> Result<()> {
-        let rows = x.dims2()?.0;
+    pub fn logits(&self, norm: &LayerNorm, x: &Tensor, pool: &dyn Pool) -> Result<Logits> {
         match &*self.weight {
             Matrix::Packed(matrix) => {
-                out.resize(rows * matrix.rows(), 0.0);
-                let around = self.around(Some(norm));
-                op::read(x, "linear_packed", |x| matrix.matmul_with(x, &around, out, pool))?;
+                let around = Around { maxima: true, ..self.around(Some(norm)) };
+                Logits::written(x.dims2()?.0, matrix.rows(), |out| {
+                    Ok(op::read(x, "linear_packed", |x| matrix.matmul_with(x, &around, out, pool))?)
+                })
             }
             Matrix::F32(_) => {
-                out.clear();
                 let product = self.forward_after(Some(norm), x, pool)?;
-                op::read(&product, "linear", |product| out.extend_from_slice(product))?;
+                Ok(Logits::new(product.flatten_all()?.to_vec1()?, product.dims2()?.1))
             }
         }
-        Ok(())
     }
 
     fn around<'a>(&'a self, norm: Option<&'a LayerNorm>) -> Around<'a> {
@@ -163,6 +156,7 @@ impl Linear {
             bias: self.bias.as_deref(),
             activation: self.activation,
             add: false,
+            maxima: false,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     kernels::{self, Pool},
     layers::{Embedding, KeysValues, LayerNorm, Linear, cached_attention},
+    logits::Logits,
 };
 
 /// GPT-2 with its language-modelling head.
@@ -125,13 +126,13 @@ impl Gpt2 {
         &self.config
     }
 
-    /// Runs new ids of several sequences together and gives the logits after each sequence's last id, one row of
-    /// `vocab_size` after the other. The caches take the new positions.
+    /// Runs new ids of several sequences together and gives the logits after each sequence's last id, a row each. The
+    /// caches take the new positions.
     ///
     /// # Errors
     /// [`Error::Context`] if a sequence outgrows the model, [`Error::EmptyPrompt`] if one brings no id,
     /// [`Error::TokenOutOfRange`].
-    pub fn forward(&self, batch: &mut [(&[u32], &mut Cache)], pool: &dyn Pool) -> Result<Vec<f32>> {
+    pub fn forward(&self, batch: &mut [(&[u32], &mut Cache)], pool: &dyn Pool) -> Result<Logits> {
         let mut last = Vec::with_capacity(batch.len());
         let mut rows = 0u32;
         for (ids, _) in batch.iter() {
@@ -142,16 +143,16 @@ impl Gpt2 {
         if last.len() < rows as usize {
             x = x.index_select(&Tensor::new(last.as_slice(), x.device())?, 0)?;
         }
-        self.logits(&x, pool)
+        self.lm_head.logits(&self.ln_f, &x, pool)
     }
 
-    /// Like [`Gpt2::forward`] for one sequence, with the logits after every id: `(ids, vocab_size)`.
+    /// Like [`Gpt2::forward`] for one sequence, with the logits after every id.
     ///
     /// # Errors
     /// As [`Gpt2::forward`].
-    pub fn forward_all(&self, ids: &[u32], cache: &mut Cache, pool: &dyn Pool) -> Result<Vec<f32>> {
+    pub fn forward_all(&self, ids: &[u32], cache: &mut Cache, pool: &dyn Pool) -> Result<Logits> {
         let x = self.hidden(&mut [(ids, cache)], pool)?;
-        self.logits(&x, pool)
+        self.lm_head.logits(&self.ln_f, &x, pool)
     }
 
     /// The residual stream after the last block: `(rows, n_embd)`.
@@ -180,12 +181,6 @@ impl Gpt2 {
             cache.positions += ids.len();
         }
         Ok(x)
-    }
-
-    fn logits(&self, x: &Tensor, pool: &dyn Pool) -> Result<Vec<f32>> {
-        let mut logits = Vec::new();
-        self.lm_head.forward_into(&self.ln_f, x, &mut logits, pool)?;
-        Ok(logits)
     }
 }
 
