@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{output_of, run, show_duration};
-use crate::wasm_toolchain::WasmToolchain;
+use crate::toolchain::{Target, Toolchain};
 use crate::{page, tools, workspace_root};
 
 const HELP: &str = "\
@@ -68,7 +68,7 @@ const BUILDS: [Build; 2] = [SIMD128, RELAXED];
 
 impl Build {
     /// A cargo command for this build, and the target folder that it uses.
-    pub(crate) fn cargo(&self, toolchain: &WasmToolchain, subcommand: &str) -> (Command, PathBuf) {
+    pub(crate) fn cargo(&self, toolchain: &Toolchain, subcommand: &str) -> (Command, PathBuf) {
         let mut cargo = toolchain.cargo(subcommand);
         let mut target = toolchain.target_dir();
         if let Some(own) = self.target {
@@ -123,7 +123,7 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let started = Instant::now();
     let root = workspace_root();
     let folder = root.join("target/page/engine");
-    let toolchain = WasmToolchain::find_or_install()?;
+    let toolchain = Toolchain::find_or_install(Target::Wasm32)?;
     let bindgen = tools::wasm_bindgen()?.find_or_install()?;
     let staging = root.join("target/page/engine-staging");
     let mut glue: Option<String> = None;
@@ -162,7 +162,7 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
 }
 
 /// Compiles the module; the answer is its file.
-fn compile(toolchain: &WasmToolchain, build: &Build, profile: Profile) -> Result<PathBuf> {
+fn compile(toolchain: &Toolchain, build: &Build, profile: Profile) -> Result<PathBuf> {
     let (mut cargo, target) = build.cargo(toolchain, "build");
     let profile = profile.name();
     run(cargo.args(["--package", "inkling-web", "--lib", "--profile", profile, "--quiet"]))?;

@@ -6,7 +6,7 @@
 //! - [`bench`]: how fast it is here, beside other programs, as a dated record.
 //! - [`test`]: everything that CI checks, as named steps; [`counts`] adds up what the test runners report.
 //! - [`instructions`]: counts instructions of what takes the time, and compares them with a budget.
-//! - [`wasm_toolchain`]: a Rust toolchain that compiles for wasm32, whatever it takes.
+//! - [`toolchain`]: a Rust toolchain that compiles for wasm32 or aarch64, whatever it takes.
 //! - [`tools`]: pinned helper programs, installed once into a cache.
 //! - [`debian`]: packages of the system, where that is a Debian.
 //! - [`process`]: running other programs, saying what is run.
@@ -21,8 +21,8 @@ mod page;
 mod process;
 mod serve;
 mod test;
+mod toolchain;
 mod tools;
-mod wasm_toolchain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

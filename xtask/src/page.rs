@@ -22,7 +22,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::process::{self, run, show_duration};
-use crate::wasm_toolchain::WasmToolchain;
+use crate::toolchain::{Target, Toolchain};
 use crate::{budget, tools, workspace_root};
 
 const HELP: &str = "\
@@ -89,7 +89,7 @@ pub(crate) fn trunk(args: &[String]) -> Result<ExitCode> {
 
 /// Trunk, with wasm-bindgen where it looks for it and a toolchain that compiles for wasm32.
 fn trunk_command() -> Result<Command> {
-    let toolchain = WasmToolchain::find_or_install()?;
+    let toolchain = Toolchain::find_or_install(Target::Wasm32)?;
     let bindgen = tools::wasm_bindgen()?.find_or_install()?;
     let program = tools::trunk().find_or_install()?;
     let mut trunk = Command::new(program);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::counts::{self, Counts};
 use crate::process::{self, ended_badly, on_path, output_of, run, run_and_keep, show_duration};
-use crate::wasm_toolchain::WasmToolchain;
+use crate::toolchain::{Target, Toolchain};
 use crate::{budget, engine, instructions, page, tools, workspace_root};
 
 const FUZZ: &str = "crates/engine/fuzz";
@@ -20,6 +20,8 @@ const WASM_PACKAGES: [&str; 3] = ["inkling-kernels", "inkling-engine", "inkling-
 const BROWSER_ONLY: &str = "in_a_worker";
 /// Chromium's arguments for the wasm tests.
 const WEBDRIVER: &str = "xtask/webdriver.json";
+/// Processors that QEMU knows, each with the best instruction set that the kernels have for it.
+const AARCH64: [(&str, &str); 2] = [("max", "NeonDot"), ("cortex-a53", "Neon")];
 
 /// One thing that CI checks.
 struct Step {
@@ -33,7 +35,7 @@ struct Step {
     run: fn(&Options) -> Result<Report>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step {
         name: "fmt",
         what: "the code is formatted, so that diffs show only what changed",
@@ -86,6 +88,13 @@ const STEPS: [Step; 13] = [
         advice: "make it cheaper, or accept it with `cargo xtask test --only instructions --accept` and say why",
         long: false,
         run: |options| instructions::check(options.accept).map(Report::from),
+    },
+    Step {
+        name: "aarch64",
+        what: "kernels and whole models on emulated aarch64: the bits of NEON, with and without dot products",
+        advice: "the failing tests are named above, instruction sets with them; their native twins have the same names",
+        long: false,
+        run: aarch64,
     },
     Step {
         name: "wasm-build",
@@ -377,6 +386,26 @@ fn e2e(_: &Options) -> Result<Report> {
     tests(runner(true).env("INKLING_BIN", program).env("INKLING_AXE", axe))
 }
 
+fn aarch64(_: &Options) -> Result<Report> {
+    if cfg!(target_arch = "aarch64") {
+        println!("   nothing to do: this machine is one, so `native` has tested it");
+        return Ok(Report::default());
+    }
+    let emulator = tools::aarch64_emulator()?;
+    let toolchain = toolchain(Target::Aarch64)?;
+    let mut report = Report::default();
+    for (processor, best) in AARCH64 {
+        let mut test = toolchain.cargo("test");
+        test.args(["--package", "inkling-kernels", "--package", "inkling-engine", "--lib"])
+            .args(["--test", "logits", "--test", "wasm", "--quiet", "--no-fail-fast"])
+            .env(Target::Aarch64.variable("RUNNER"), format!("{emulator} -cpu {processor}"))
+            // A processor without an instruction would pass for want of a test.
+            .env("INKLING_BEST_ISA", best);
+        report += tests(&mut test)?;
+    }
+    Ok(report)
+}
+
 /// Where wasm tests run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Home {
@@ -385,14 +414,14 @@ enum Home {
 }
 
 fn wasm_build(options: &Options) -> Result<Report> {
-    let toolchain = wasm_toolchain()?;
+    let toolchain = toolchain(Target::Wasm32)?;
     // Exactly the builds that the next steps run.
     wasm_test_builds(&toolchain, options).iter_mut().try_for_each(|build| run(build.arg("--no-run")))?;
     Ok(Report::default())
 }
 
 fn wasm_tests(options: &Options, home: Home) -> Result<Report> {
-    let toolchain = wasm_toolchain()?;
+    let toolchain = toolchain(Target::Wasm32)?;
     let runner = tools::wasm_bindgen_test_runner()?.find_or_install()?;
     match home {
         Home::Node => {
@@ -424,7 +453,7 @@ fn wasm_tests(options: &Options, home: Home) -> Result<Report> {
 
 /// The builds of the wasm tests: all of them with plain SIMD, and with relaxed SIMD those that depend on it: the kernels'
 /// and the bits of whole models. One profile and one set of packages, so that no step builds what another has built.
-fn wasm_test_builds(toolchain: &WasmToolchain, options: &Options) -> [Command; 2] {
+fn wasm_test_builds(toolchain: &Toolchain, options: &Options) -> [Command; 2] {
     let (mut plain, (mut relaxed, _)) = (toolchain.cargo("test"), engine::RELAXED.cargo(toolchain, "test"));
     for package in WASM_PACKAGES {
         plain.args(["--package", package]);
@@ -501,9 +530,9 @@ fn judge(output: &str, bad_end: Option<String>) -> Report {
     Report { counts, lines, failure }
 }
 
-fn wasm_toolchain() -> Result<WasmToolchain> {
-    let toolchain = WasmToolchain::find_or_install()?;
-    println!("   wasm32: {}", toolchain.describe());
+fn toolchain(target: Target) -> Result<Toolchain> {
+    let toolchain = Toolchain::find_or_install(target)?;
+    println!("   {}: {}", target.name(), toolchain.describe());
     Ok(toolchain)
 }
 
@@ -563,14 +592,17 @@ mod tests {
 
     #[test]
     fn everything_but_the_long_steps_by_default() {
-        check_steps("", "fmt deny page clippy native doc instructions wasm-build wasm-test browser npm e2e");
+        check_steps(
+            "",
+            "fmt deny page clippy native doc instructions aarch64 wasm-build wasm-test browser npm e2e",
+        );
     }
 
     #[test]
     fn long_adds_fuzz() {
         check_steps(
             "--long",
-            "fmt deny page clippy native doc instructions wasm-build wasm-test browser npm e2e fuzz",
+            "fmt deny page clippy native doc instructions aarch64 wasm-build wasm-test browser npm e2e fuzz",
         );
     }
 
@@ -585,7 +617,7 @@ mod tests {
         let error = parse("--only format").unwrap_err().to_string();
         assert_eq!(
             error,
-            "expected a step (fmt, deny, page, clippy, native, doc, instructions, wasm-build, wasm-test, browser, npm, e2e, fuzz), got `format`"
+            "expected a step (fmt, deny, page, clippy, native, doc, instructions, aarch64, wasm-build, wasm-test, browser, npm, e2e, fuzz), got `format`"
         );
     }
 

@@ -115,6 +115,32 @@ pub(crate) fn chromium() -> Result<()> {
     debian::install(&["chromium", "chromium-driver"])
 }
 
+/// Links programs for aarch64.
+pub(crate) const AARCH64_LINKER: &str = "aarch64-linux-gnu-gcc";
+/// Runs them, a process at a time.
+const AARCH64_EMULATOR: &str = "qemu-aarch64";
+/// Where Debian's cross compiler has aarch64's C library.
+const AARCH64_LIBRARIES: &str = "/usr/aarch64-linux-gnu";
+
+/// The command that runs a program for aarch64, installing it, the linker and the C library if they are missing.
+///
+/// # Errors
+/// If they are missing and cannot be installed.
+pub(crate) fn aarch64_emulator() -> Result<String> {
+    let library = Path::new(AARCH64_LIBRARIES).join("lib/libc.so.6");
+    if on_path(AARCH64_EMULATOR).is_none() || on_path(AARCH64_LINKER).is_none() || !library.is_file() {
+        if !debian::is_here() {
+            bail!(
+                "expected `{AARCH64_EMULATOR}` and `{AARCH64_LINKER}` on PATH, and {}; install them",
+                library.display()
+            );
+        }
+        println!("   QEMU or a linker for aarch64 is missing (seconds): installing Debian's");
+        debian::install(&["qemu-user", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
+    }
+    Ok(format!("{AARCH64_EMULATOR} -L {AARCH64_LIBRARIES}"))
+}
+
 impl Tool {
     /// The program's path, installing it first if it is missing.
     ///

@@ -12,6 +12,8 @@ mod seeded;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use std::sync::{Mutex, PoisonError};
+
 use inkling_engine::checkpoint::{Dtype, LoadOptions, Loaded, Loader};
 use inkling_engine::kernels::{Isa, SingleThread};
 use inkling_engine::model::gpt2::{Cache, Gpt2};
@@ -26,9 +28,13 @@ fn hash(numbers: &[f32]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Held by a test that forces instruction sets, since that is for its whole process.
+static FORCING: Mutex<()> = Mutex::new(());
+
 /// Loads and runs with each instruction set in turn; `logits` must have the hash `expected` every time.
 #[track_caller]
 fn check(expected: u64, logits: impl Fn() -> Vec<f32>) {
+    let _forcing = FORCING.lock().unwrap_or_else(PoisonError::into_inner);
     for isa in Isa::available() {
         Isa::force(Some(isa));
         let logits = logits();

@@ -1,12 +1,12 @@
-//! A Rust toolchain that compiles for `wasm32-unknown-unknown`. Nothing else in this repository knows where it
-//! comes from.
+//! A Rust toolchain that compiles for another target than this machine. Nothing else in this repository knows where
+//! it comes from.
 //!
 //! Three ways, tried in this order:
 //!
 //! 1. The toolchain in use already has the target, or way 3 was gone before: nothing to do.
-//! 2. `rustup target add wasm32-unknown-unknown`. This is enough wherever rustup can download.
+//! 2. `rustup target add TARGET`. This is enough wherever rustup can download.
 //! 3. On Debian, where rustup cannot but `apt-get` can: the packages `rustc-web`, `cargo-web` and `rust-web-src`
-//!    are a whole Rust with the sources of its standard library, but without that library for wasm32. So:
+//!    are a whole Rust with the sources of its standard library, but without that library for the target. So:
 //!    - cargo builds it once, as a by-product of an empty crate (`-Z build-std`, an unstable option that
 //!      `RUSTC_BOOTSTRAP=1` unlocks; with bitcode, because link-time optimisation looks for it);
 //!    - its `.rlib` files are copied to where that rustc looks for a target's libraries, with a note of the rustc
@@ -14,6 +14,8 @@
 //!    - `rustup toolchain link` gives that Rust a name, so that `RUSTUP_TOOLCHAIN` chooses it for cargo and for
 //!      every tool that calls cargo;
 //!    - its sysroot has no linker for wasm, so one is named by a variable.
+//!
+//! No toolchain brings a linker and a C library for aarch64: `tools::aarch64_emulator` sees to those.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,57 +26,84 @@ use anyhow::{Context, Result, bail};
 
 use crate::debian::{self, as_root};
 use crate::process::{self, on_path, output_of, run, show_duration};
-use crate::{tools, workspace_root};
+use crate::tools::{self, AARCH64_LINKER};
+use crate::workspace_root;
 
-const TARGET: &str = "wasm32-unknown-unknown";
 /// The name that way 3 gives to Debian's Rust.
-const LINKED: &str = "inkling-wasm";
+const LINKED: &str = "inkling-debian";
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 /// Names the compiler (`rustc -vV`) that the libraries beside it were built with.
 const BUILT_BY: &str = "inkling-built-by.txt";
+/// Where under the target folder builds of another compiler lie.
+const APART: &str = "debian";
+
+/// What is compiled for besides this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The page, the JavaScript package, and the wasm tests.
+    Wasm32,
+    /// Tests of the NEON kernels.
+    Aarch64,
+}
+
+impl Target {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Target::Wasm32 => "wasm32-unknown-unknown",
+            Target::Aarch64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// The variable by which cargo is told about `what`, the target's `LINKER` or `RUNNER`.
+    pub(crate) fn variable(self, what: &str) -> String {
+        format!("CARGO_TARGET_{}_{what}", self.name().replace('-', "_").to_uppercase())
+    }
+}
 
 /// A toolchain that has the target.
-pub(crate) struct WasmToolchain {
+pub(crate) struct Toolchain {
+    target: Target,
     /// Its name for rustup; none means the one in use.
     name: Option<&'static str>,
     /// A linker, where the toolchain does not bring one.
     linker: Option<PathBuf>,
 }
 
-impl WasmToolchain {
+impl Toolchain {
     /// Finds a toolchain that has the target, or makes one.
     ///
     /// # Errors
     /// If none of the three ways is open; the text says why each is not.
-    pub(crate) fn find_or_install() -> Result<Self> {
-        if in_use_has_target() {
-            return Ok(Self { name: None, linker: None });
+    pub(crate) fn find_or_install(target: Target) -> Result<Self> {
+        if in_use_has(target) {
+            return Ok(Self::in_use(target));
         }
-        if linked_is_ready() {
-            return Self::linked();
+        if linked_is_ready(target) {
+            return Self::linked(target);
         }
         let started = Instant::now();
-        let Err(rustup) = add_with_rustup() else {
+        let Err(rustup) = add_with_rustup(target) else {
             println!("   added in {}", show_duration(started.elapsed()));
-            return Ok(Self { name: None, linker: None });
+            return Ok(Self::in_use(target));
         };
         println!("   rustup cannot add the target here: {rustup:#}");
         println!("   so Debian's rustc-web is set up for it (once; a few minutes)");
-        set_up_debian().with_context(|| {
+        set_up_debian(target).with_context(|| {
             format!(
-                "expected a Rust toolchain with the target {TARGET}; rustup: {rustup:#}; Debian's packages"
+                "expected a Rust toolchain with the target {}; rustup: {rustup:#}; Debian's packages",
+                target.name()
             )
         })?;
         println!("   set up in {}", show_duration(started.elapsed()));
-        Self::linked()
+        Self::linked(target)
     }
 
     /// A cargo that compiles for the target.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut cargo = process::cargo(subcommand);
-        cargo.args(["--target", TARGET]);
+        cargo.args(["--target", self.target.name()]);
         self.configure(&mut cargo);
         cargo
     }
@@ -86,20 +115,19 @@ impl WasmToolchain {
             // Two compilers in one folder would build everything anew in turns.
             command.env("CARGO_TARGET_DIR", self.target_dir());
             if let Some(build_dir) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
-                command.env("CARGO_BUILD_BUILD_DIR", Path::new(&build_dir).join("wasm"));
+                command.env("CARGO_BUILD_BUILD_DIR", Path::new(&build_dir).join(APART));
             }
         }
         if let Some(linker) = &self.linker {
-            command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            command.env(self.target.variable("LINKER"), linker);
         }
     }
 
-    /// Cargo's target folder for builds with this toolchain; what is built for wasm lies in
-    /// `wasm32-unknown-unknown/PROFILE` below it.
+    /// Cargo's target folder for builds with this toolchain; what is built lies in `TARGET/PROFILE` below it.
     pub(crate) fn target_dir(&self) -> PathBuf {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| workspace_root().join("target"), PathBuf::from);
-        if self.name.is_some() { target.join("wasm") } else { target }
+        if self.name.is_some() { target.join(APART) } else { target }
     }
 
     /// What it is, for people.
@@ -112,25 +140,34 @@ impl WasmToolchain {
         }
     }
 
-    fn linked() -> Result<Self> {
-        Ok(Self { name: Some(LINKED), linker: Some(linker()?) })
+    fn in_use(target: Target) -> Self {
+        let linker = (target == Target::Aarch64).then(|| AARCH64_LINKER.into());
+        Self { target, name: None, linker }
+    }
+
+    fn linked(target: Target) -> Result<Self> {
+        let linker = match target {
+            Target::Wasm32 => wasm_linker()?,
+            Target::Aarch64 => AARCH64_LINKER.into(),
+        };
+        Ok(Self { target, name: Some(LINKED), linker: Some(linker) })
     }
 }
 
-fn in_use_has_target() -> bool {
-    output_of(Command::new("rustc").args(["--target", TARGET, "--print", "target-libdir"]))
+fn in_use_has(target: Target) -> bool {
+    output_of(Command::new("rustc").args(["--target", target.name(), "--print", "target-libdir"]))
         .is_ok_and(|folder| has_std(Path::new(&folder)))
 }
 
 /// Whether way 3 was gone before, and its compiler is still the one that it was gone with.
-fn linked_is_ready() -> bool {
+fn linked_is_ready(target: Target) -> bool {
     // Without the second variable rustup would try to download a toolchain of that name.
     let rustc = |args: &[&str]| {
         let mut rustc = Command::new("rustc");
         output_of(rustc.args(args).env("RUSTUP_TOOLCHAIN", LINKED).env("RUSTUP_AUTO_INSTALL", "0"))
     };
     let (Ok(folder), Ok(version)) =
-        (rustc(&["--target", TARGET, "--print", "target-libdir"]), rustc(&["-vV"]))
+        (rustc(&["--target", target.name(), "--print", "target-libdir"]), rustc(&["-vV"]))
     else {
         return false;
     };
@@ -149,21 +186,24 @@ fn built_by(folder: &Path) -> Option<String> {
 }
 
 /// Way 2.
-fn add_with_rustup() -> Result<()> {
+fn add_with_rustup(target: Target) -> Result<()> {
     if on_path("rustup").is_none() {
         bail!("rustup is not on PATH (https://rustup.rs installs it)");
     }
     let mut add = Command::new("rustup");
-    add.args(["target", "add", TARGET]).current_dir(workspace_root());
+    add.args(["target", "add", target.name()]).current_dir(workspace_root());
     process::announce(&add);
     // What is asked of rustup is a reason, not its stack.
     output_of(add.env("RUST_BACKTRACE", "0")).map(drop)
 }
 
 /// Way 3.
-fn set_up_debian() -> Result<()> {
+fn set_up_debian(target: Target) -> Result<()> {
     if !debian::is_here() {
-        bail!("this is not a Debian; install the target by hand so that `rustc --target {TARGET}` works");
+        bail!(
+            "this is not a Debian; install the target by hand so that `rustc --target {}` works",
+            target.name()
+        );
     }
     if on_path("rustup").is_none() {
         bail!("rustup is not on PATH, and it is needed to give Debian's Rust a name");
@@ -171,17 +211,17 @@ fn set_up_debian() -> Result<()> {
     debian::install(&DEBIAN_PACKAGES)?;
     let version = output_of(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
     let sysroot = output_of(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))?;
-    let folder = Path::new(&sysroot).join("lib/rustlib").join(TARGET).join("lib");
+    let folder = Path::new(&sysroot).join("lib/rustlib").join(target.name()).join("lib");
     if !has_std(&folder) || built_by(&folder).as_deref() != Some(version.as_str()) {
-        install_std(&folder, &version)?;
+        install_std(target, &folder, &version)?;
     }
     run(Command::new("rustup").args(["toolchain", "link", LINKED, &sysroot]))
 }
 
 /// Builds the standard library for the target and copies it to `folder`, where rustc looks for it.
-fn install_std(folder: &Path, version: &str) -> Result<()> {
+fn install_std(target: Target, folder: &Path, version: &str) -> Result<()> {
     let started = Instant::now();
-    let probe = tools::cache_dir()?.join("wasm-std");
+    let probe = tools::cache_dir()?.join("std");
     // What an interrupted or older build left must not be copied.
     match fs::remove_dir_all(&probe) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -197,7 +237,15 @@ fn install_std(folder: &Path, version: &str) -> Result<()> {
     )?;
     let mut build = Command::new(DEBIAN_CARGO);
     build
-        .args(["build", "--quiet", "--release", "--target", TARGET, "-Z", "build-std=std,panic_abort,test"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            target.name(),
+            "-Z",
+            "build-std=std,panic_abort,test",
+        ])
         .current_dir(&probe)
         .env("RUSTC", DEBIAN_RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -208,7 +256,7 @@ fn install_std(folder: &Path, version: &str) -> Result<()> {
         .env_remove("RUSTUP_TOOLCHAIN");
     run(&mut build)?;
 
-    let built = rlibs(&probe.join("target").join(TARGET).join("release/deps"))?;
+    let built = rlibs(&probe.join("target").join(target.name()).join("release/deps"))?;
     let stale = rlibs(folder).unwrap_or_default();
     let folder_name = folder.to_string_lossy();
     run(&mut as_root(&["mkdir", "-p", &folder_name])?)?;
@@ -223,7 +271,7 @@ fn install_std(folder: &Path, version: &str) -> Result<()> {
     // Last, because its presence says that the rest is complete.
     output_of(as_root(&["cp"])?.arg(&note).arg(folder))?;
     fs::remove_dir_all(&probe).with_context(|| format!("removing {}", probe.display()))?;
-    println!("   standard library for {TARGET} built in {}", show_duration(started.elapsed()));
+    println!("   standard library for {} built in {}", target.name(), show_duration(started.elapsed()));
     Ok(())
 }
 
@@ -246,7 +294,7 @@ fn crate_name(rlib: &Path) -> &str {
 }
 
 /// A linker for wasm: that of the toolchain in use, else LLVM's from a package.
-fn linker() -> Result<PathBuf> {
+fn wasm_linker() -> Result<PathBuf> {
     let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
     let host = output_of(Command::new("rustc").args(["--print", "host-tuple"]))?;
     let own = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
@@ -254,7 +302,10 @@ fn linker() -> Result<PathBuf> {
         return Ok(own);
     }
     on_path("rust-lld").or_else(|| on_path("wasm-ld")).with_context(|| {
-        format!("expected a linker for {TARGET}: {}, rust-lld or wasm-ld on PATH; found none (apt-get install lld)", own.display())
+        format!(
+            "expected a linker for wasm32: {}, rust-lld or wasm-ld on PATH; found none (apt-get install lld)",
+            own.display()
+        )
     })
 }
 
@@ -278,7 +329,7 @@ mod tests {
         assert!(!has_std(Path::new(env!("CARGO_MANIFEST_DIR"))));
     }
 
-    fn set_by(toolchain: &WasmToolchain, variable: &str) -> Option<PathBuf> {
+    fn set_by(toolchain: &Toolchain, variable: &str) -> Option<PathBuf> {
         let cargo = toolchain.cargo("build");
         cargo
             .get_envs()
@@ -288,15 +339,24 @@ mod tests {
 
     #[test]
     fn builds_of_another_compiler_are_apart() {
-        let debian = WasmToolchain { name: Some(LINKED), linker: Some("/bin/wasm-ld".into()) };
+        let linker = Some("/bin/wasm-ld".into());
+        let debian = Toolchain { target: Target::Wasm32, name: Some(LINKED), linker };
         assert_eq!(set_by(&debian, "CARGO_TARGET_DIR"), Some(debian.target_dir()));
-        assert!(debian.target_dir().ends_with("wasm"));
+        assert!(debian.target_dir().ends_with(APART));
     }
 
     #[test]
     fn builds_of_the_same_compiler_share_a_folder() {
-        let same = WasmToolchain { name: None, linker: None };
+        let same = Toolchain::in_use(Target::Wasm32);
         assert_eq!(set_by(&same, "CARGO_TARGET_DIR"), None);
-        assert!(!same.target_dir().ends_with("wasm"));
+        assert!(!same.target_dir().ends_with(APART));
+    }
+
+    #[test]
+    fn only_aarch64_needs_a_linker_of_its_own_everywhere() {
+        let linker = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER";
+        assert_eq!(Target::Aarch64.variable("LINKER"), linker);
+        assert_eq!(set_by(&Toolchain::in_use(Target::Aarch64), linker), Some(AARCH64_LINKER.into()));
+        assert_eq!(Toolchain::in_use(Target::Wasm32).linker, None);
     }
 }
