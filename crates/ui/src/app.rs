@@ -10,8 +10,8 @@ use crate::{
         SentenceBox, Settings, Storage, Texts, Update,
     },
     link::SharedRun,
-    models,
-    state::{Act, App, Asked, Panel},
+    models::{self, Dtype},
+    state::{Act, App, Asked, Panel, Reason},
 };
 
 /// Draws the page in the place of the still one that `index.html` shows before this program is there.
@@ -129,14 +129,22 @@ fn Told(app: App) -> impl IntoView {
 #[component]
 fn Ask(app: App) -> impl IntoView {
     move || {
-        let Asked { run, choice, needs } = app.asked.get()?;
-        let names = models::describe(&choice);
-        let (text, accept, decline) = match run {
-            Some(_) => (format!("This run used {names}."), "Get them and run", "Not now"),
-            None => (
+        let Asked { why, choice, dtype, needs } = app.asked.get()?;
+        let (names, bits) = (models::describe(&choice), dtype.bits());
+        let (text, accept, decline) = match why {
+            Reason::Run(_) => {
+                let at = Dtype::unusual(Some(dtype), " at ");
+                (format!("This run used {names}{at}."), "Get them and run", "Not now")
+            }
+            Reason::LastVisit => (
                 format!("At your last visit you used {names}, which this browser does not keep any more."),
                 "Get them again",
                 "Stay with the demo models",
+            ),
+            Reason::Dtype => (
+                format!("This browser does not keep {names} at {bits}: the files have to come again."),
+                "Get them",
+                "Stay as it is",
             ),
         };
         Some(view! {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     engine::{Description, Estimate, Files, Module},
     format,
-    models::{Choice, Source},
+    models::{Choice, Dtype, Source},
 };
 
 /// A worker's memory ends at 4 GB, and a model needs some room beside its weights.
@@ -30,12 +30,13 @@ impl Needs {
     pub(crate) async fn of(
         module: &Module,
         choice: &Choice,
+        dtype: Dtype,
         files: &BTreeMap<String, Files>,
         memory_gib: Option<f64>,
     ) -> Result<Needs, (String, String)> {
         let mut models = Vec::new();
         for (node, source) in choice.iter().filter(|(_, source)| **source != Source::Demo) {
-            match module.describe(source, files.get(node)).await {
+            match module.describe(source, dtype, files.get(node)).await {
                 Ok(description) => models.push((node.clone(), description)),
                 Err(error) => return Err((node.clone(), error)),
             }

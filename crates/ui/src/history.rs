@@ -58,6 +58,7 @@ impl Entry {
         let nodes = graph.nodes.iter().zip(&self.answer.nodes).map(part).collect();
         let mut run = RunState::begin(graph, self.asked.request());
         run.phase = Phase::Ended;
+        run.dtype = self.asked.dtype;
         run.nodes = nodes;
         run.texts.clear();
         for row in &self.answer.rows {
@@ -118,11 +119,12 @@ mod tests {
     use inkling_engine::protocol::{Event, FinishReason, Request, Stamped};
 
     use super::*;
-    use crate::run::Activity;
+    use crate::{models::Dtype, run::Activity};
 
     #[test]
     fn an_entry_shows_the_texts_of_its_run() {
         let mut run = RunState::begin(Arc::new(Graph::default()), Request::default());
+        run.dtype = Some(Dtype::Q4);
         for (node, completion) in [("gpt2", " One."), ("distilgpt2", " Two.")] {
             let event = Event::Done {
                 node: node.into(),
@@ -139,6 +141,7 @@ mod tests {
         let entry = Entry { at_ms: 1.0, asked, answer: run.answer.clone() };
         let entry: Entry = serde_json::from_str(&serde_json::to_string(&entry).unwrap()).unwrap();
         let shown = entry.to_run(&run.graph);
+        assert_eq!(shown.dtype, run.dtype);
         assert_eq!(shown.texts.iter().map(TextState::full).collect::<Vec<_>>(), {
             run.texts.iter().map(TextState::full).collect::<Vec<_>>()
         });

@@ -1,4 +1,5 @@
-//! What the visitor chose, kept in this browser until the next visit: models, where they run, and how writers write.
+//! What the visitor chose, kept in this browser until the next visit: models, their weights' precision, where they run,
+//! and how writers write.
 //!
 //! A link or an earlier run shows its own choices on the page and leaves these as they are.
 
@@ -7,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     browser,
-    models::{self, Choice, Source},
+    models::{self, Choice, Dtype, Source},
 };
 
 /// Each choice has a name of its own behind this, so that rubbish in one does not lose the others. The version is part of
@@ -27,6 +28,8 @@ pub(crate) struct Kept {
     pub(crate) seed: Option<u64>,
     /// Models that are not the demo models, by node.
     pub(crate) models: Choice,
+    /// How the weights of all models are kept.
+    pub(crate) dtype: Dtype,
     /// The graph file in use.
     pub(crate) graph: Option<String>,
     /// The server in use.
@@ -56,6 +59,7 @@ impl Kept {
                 .unwrap_or_default(),
             seed: read(&kept, "seed").filter(|seed| *seed < SEED_END),
             models: models.into_iter().filter(|(_, source)| is_sound(source)).collect(),
+            dtype: read(&kept, "dtype").unwrap_or_default(),
             graph: graph.filter(|toml| toml.len() <= LONGEST_GRAPH),
             server: server.and_then(|url| models::address(&url).ok()),
         }
@@ -65,6 +69,7 @@ impl Kept {
         keep("parameters", json(&self.parameters));
         keep("seed", json(&self.seed));
         keep("models", json(&self.models));
+        keep("dtype", json(&self.dtype));
         keep("graph", json(&self.graph));
         keep("server", json(&self.server));
     }
@@ -103,6 +108,7 @@ mod tests {
             parameters: Parameters { temperature: Some(0.7), ..Parameters::default() },
             seed: Some(7),
             models: Choice::from([("gpt2".into(), hub), ("bert".into(), files)]),
+            dtype: Dtype::Q4,
             graph: Some("nodes = []".into()),
             server: Some("http://127.0.0.1:3000".into()),
         }
@@ -120,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_was_chosen_comes_back() {
-        assert_eq!(written(&kept()).len(), 5);
+        assert_eq!(written(&kept()).len(), 6);
         assert_eq!(read_back(&written(&kept())), kept());
         assert_eq!(written(&Kept::default()), BTreeMap::new());
     }
@@ -140,6 +146,8 @@ mod tests {
             ),
             ("models", r#"{"gpt2": "walrus"}"#),
             ("models", "{"),
+            ("dtype", r#""q2""#),
+            ("dtype", "4"),
             ("server", r#""ftp://x""#),
             ("graph", "[1]"),
         ] {

@@ -2,7 +2,8 @@
 //!
 //! It is the page's fragment, which browsers do not send to a server: `#run=1.PAYLOAD.CHECK`. `1` is the version, the
 //! payload is JSON in base64url, and the check is the head of the payload's SHA-256, so that a link that was cut on its
-//! way is told from one that means something else.
+//! way is told from one that means something else. A run with weights at 4 bits is version `2`: a page that knows `1`
+//! only would run it at 8 bits.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,14 @@ use inkling_engine::protocol::{Parameters, Request};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{models::Source, run::RunState};
+use crate::{
+    models::{Dtype, Source},
+    run::RunState,
+};
 
 const PREFIX: &str = "run=";
-const VERSION: &str = "1";
+/// The versions that are read, by what they can say: weights at 8 bits; at 4 bits too.
+const VERSIONS: [&str; 2] = ["1", "2"];
 /// A link longer than this was not made here: 8 kB hold a sentence of several pages.
 const LONGEST: usize = 64 * 1024;
 /// Bytes of a text's SHA-256 that a link keeps.
@@ -32,6 +37,9 @@ pub(crate) struct SharedRun {
     /// The models that are not the graph's demo models, by node.
     #[serde(rename = "m", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) models: BTreeMap<String, Source>,
+    /// How weights were kept. Links that do not say it are older than the choice, or of a server, which does not tell.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dtype: Option<Dtype>,
     /// The name of each text, in the order of the graph: the head of its SHA-256. Empty for texts that were not whole.
     #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) texts: Vec<String>,
@@ -66,6 +74,7 @@ impl SharedRun {
             sentence: run.request.sentence.clone(),
             parameters: Parameters { alternatives: None, ..run.request.parameters.clone() },
             models: models.map(|(node, source)| (node.clone(), source.clone())).collect(),
+            dtype: run.dtype,
             texts: names(run),
         }
     }
@@ -80,7 +89,8 @@ impl SharedRun {
         let json = serde_json::to_vec(self).expect("strings, numbers and maps of strings are JSON");
         let payload = BASE64_URL_SAFE_NO_PAD.encode(json);
         let check = check_of(&payload);
-        format!("{PREFIX}{VERSION}.{payload}.{check}")
+        let version = VERSIONS[usize::from(self.dtype == Some(Dtype::Q4))];
+        format!("{PREFIX}{version}.{payload}.{check}")
     }
 
     /// What a fragment says; `None` if it is not about a run at all.
@@ -146,7 +156,7 @@ fn parse(link: &str) -> Result<SharedRun, BadLink> {
     let mut parts = link.split('.');
     let (version, payload, check) = (parts.next(), parts.next(), parts.next());
     match version {
-        Some(VERSION) => {}
+        Some(version) if VERSIONS.contains(&version) => {}
         Some(other) if other.parse::<u32>().is_ok() => return Err(BadLink::Newer),
         _ => return Err(BadLink::Damaged),
     }
@@ -185,6 +195,7 @@ mod tests {
                 ..Parameters::default()
             },
             models: BTreeMap::from([("gpt2".into(), hub)]),
+            dtype: Some(Dtype::Q8),
             texts: vec!["a".into(), String::new()],
         }
     }
@@ -205,6 +216,17 @@ mod tests {
         assert!(fragment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=.-_".contains(&byte)));
         assert_eq!(SharedRun::from_fragment(&fragment), Some(Ok(shared())));
         assert_eq!(SharedRun::from_fragment(&format!("#{fragment}")), Some(Ok(shared())));
+    }
+
+    #[test]
+    fn weights_at_4_bits_are_a_version_of_their_own() {
+        let version = |dtype| SharedRun { dtype, ..shared() }.to_fragment()[PREFIX.len()..][..2].to_owned();
+        assert_eq!([None, Some(Dtype::Q8), Some(Dtype::Q4)].map(version), ["1.", "1.", "2."]);
+        let four = SharedRun { dtype: Some(Dtype::Q4), ..shared() };
+        assert_eq!(SharedRun::from_fragment(&four.to_fragment()), Some(Ok(four)));
+        // From before there was a choice.
+        let old = SharedRun::from_fragment(&forge("{\"s\":\"a\",\"p\":{}}")).unwrap().unwrap();
+        assert_eq!(old.dtype.unwrap_or_default(), Dtype::Q8);
     }
 
     #[test]
@@ -230,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_says_so() {
-        check_bad("run=2.abc.def", BadLink::Newer);
+        check_bad("run=3.abc.def", BadLink::Newer);
         check_bad("run=x.abc.def", BadLink::Damaged);
         check_bad("run=", BadLink::Damaged);
     }
@@ -242,6 +264,7 @@ mod tests {
         check_bad(&forge("{\"s\":\"a\",\"p\":{\"temperature\":-1}}"), BadLink::Damaged);
         check_bad(&forge("{\"s\":\"a\",\"p\":{\"num_return_sequences\":100000}}"), BadLink::Damaged);
         check_bad(&forge("{\"s\":\"a\",\"p\":{\"max_length\":\"x\"}}"), BadLink::Damaged);
+        check_bad(&forge("{\"s\":\"a\",\"p\":{},\"d\":\"q2\"}"), BadLink::Damaged);
         check_bad(&forge(&format!("{{\"s\":\"{}\",\"p\":{{}}}}", "a".repeat(100_000))), BadLink::Damaged);
         let deep = format!("{{\"s\":\"a\",\"p\":{{}},\"m\":{}", "[".repeat(2000));
         check_bad(&forge(&deep), BadLink::Damaged);

@@ -1,4 +1,5 @@
-//! Which model each node has: the page's choice, as plain data. Files themselves live in the browser only.
+//! Which model each node has, and how weights are kept: the page's choice, as plain data. Files themselves live in the
+//! browser only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,43 @@ use serde::{Deserialize, Serialize};
 
 /// The hub that is asked where no other address is given.
 pub(crate) const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// How the weights of all models are kept.
+///
+/// It holds for every source: demo models, a hub's and files are packed alike while they are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dtype {
+    /// 8 bits a weight.
+    #[default]
+    Q8,
+    /// 4 bits a weight, but for embeddings and heads.
+    Q4,
+}
+
+impl Dtype {
+    /// Its name for the engine.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Dtype::Q8 => "q8",
+            Dtype::Q4 => "q4",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn bits(self) -> &'static str {
+        match self {
+            Dtype::Q8 => "8 bits",
+            Dtype::Q4 => "4 bits",
+        }
+    }
+
+    /// What is said of a thing whose weights are not kept as usual, such as `, 4 bits` behind a model's name.
+    pub(crate) fn unusual(dtype: Option<Dtype>, before: &str) -> String {
+        let unusual = dtype.filter(|dtype| *dtype != Dtype::default());
+        unusual.map(|dtype| format!("{before}{}", dtype.bits())).unwrap_or_default()
+    }
+}
 
 /// Where a node's model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -306,8 +306,13 @@ export class Model {
 
 /** What is kept in this browser. */
 export const storage: {
-  /** `complete` is false for a download that is to go on. `last_used` in milliseconds since 1970. */
-  list(): Promise<{ id: string; name: string; size_bytes: number; complete: boolean; last_used?: number }[]>;
+  /**
+   * A model may be kept once at each dtype. `complete` is false for a download that is to go on. `last_used` in
+   * milliseconds since 1970.
+   */
+  list(): Promise<
+    { id: string; name: string; dtype?: "q8" | "q4" | "f32"; size_bytes: number; complete: boolean; last_used?: number }[]
+  >;
   remove(id: string): Promise<void>;
   clear(): Promise<void>;
   estimate(): Promise<{ usage_bytes?: number; quota_bytes?: number; persisted: boolean }>;

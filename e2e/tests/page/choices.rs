@@ -5,7 +5,7 @@ use inkling_e2e::{Home, hub::Hub, page::Page, spec};
 
 use crate::{downloads, files, models, notice, outcome, run, set_seed, until_ready};
 
-async fn reload(home: &Home, page: &Page<'_>) -> Result<()> {
+pub(crate) async fn reload(home: &Home, page: &Page<'_>) -> Result<()> {
     home.browser.driver.refresh().await?;
     page.wait("the page", async || page.has("button", "Models").await).await
 }
@@ -20,12 +20,18 @@ async fn seed(page: &Page<'_>) -> Result<String> {
     Ok(value.as_str().unwrap_or_default().to_owned())
 }
 
-/// What the models' panel says of a node's model.
-async fn model_of(page: &Page<'_>, node: &str) -> Result<String> {
+/// Opens the models' panel where it is not open.
+pub(crate) async fn open_models(page: &Page<'_>) -> Result<()> {
     if !page.has("button", "Look up sizes").await? {
         page.click("button", "Models").await?;
         page.find("button", "Look up sizes").await?;
     }
+    Ok(())
+}
+
+/// What the models' panel says of a node's model.
+async fn model_of(page: &Page<'_>, node: &str) -> Result<String> {
+    open_models(page).await?;
     let script = "
         const rows = Array.from(document.querySelectorAll('#models tbody tr'));
         return rows.find((row) => row.cells[0].textContent === args[0])?.cells[1].textContent";

@@ -18,7 +18,7 @@ const OWN_SETTINGS: &str = "
     set('setting-top_k', 20);";
 
 /// Opens a link in a browser that was never here, and gives what its page shows at the end.
-async fn open_elsewhere(link: &str, says: &str) -> Result<Vec<Card>> {
+pub(crate) async fn open_elsewhere(link: &str, says: &str) -> Result<Vec<Card>> {
     let other = Browser::start(&[]).await?;
     let outcome = async {
         let page = Page::open(&other, link).await?;
@@ -35,7 +35,7 @@ async fn open_elsewhere(link: &str, says: &str) -> Result<Vec<Card>> {
 }
 
 /// Shares the run on the page, and gives the link.
-async fn share(page: &Page<'_>) -> Result<String> {
+pub(crate) async fn share(page: &Page<'_>) -> Result<String> {
     page.click("button", "Share this exact run").await?;
     page.wait("the link", async || Ok(page.browser.driver.current_url().await?.fragment().is_some())).await?;
     page.wait("a word about it", async || Ok(notice(page).await?.contains("link"))).await?;

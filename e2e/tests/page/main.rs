@@ -33,6 +33,7 @@ mod states;
 mod stop;
 mod storage;
 mod tabs;
+mod weights;
 mod workers;
 
 use anyhow::{Context, Result, bail};

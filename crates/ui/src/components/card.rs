@@ -8,6 +8,7 @@ use web_sys::{Element, HtmlElement};
 use super::score::Scores;
 use crate::{
     browser, format,
+    models::Dtype,
     run::{Mark, TextState, rank},
     state::{App, Picked},
 };
@@ -36,7 +37,8 @@ pub(crate) fn Card(app: App, index: usize) -> impl IntoView {
     let model = Memo::new(move |_| {
         app.run.with(|run| {
             let node = &run.texts.get(index)?.id.node;
-            run.answer.nodes.iter().find(|report| report.node == *node)?.model.clone()
+            let model = run.answer.nodes.iter().find(|report| report.node == *node)?.model.as_ref()?;
+            Some(format!("{model}{}", Dtype::unusual(run.dtype, ", ")))
         })
     });
     let heading = format!("text-{index}-heading");

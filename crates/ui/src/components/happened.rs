@@ -17,10 +17,13 @@ use crate::{
 
 #[component]
 pub(crate) fn Happened(app: App) -> impl IntoView {
-    // What is loaded now was loaded for this run only if it is the same model.
+    let is_dtype = move || app.run.with(|run| run.dtype == Some(app.dtype.get()));
+    // What is loaded now was loaded for this run only if it is the same model, its weights kept alike.
     let loaded_for = move |report: &NodeReport| match app.loads.with(|loads| loads.get(&report.node).cloned())
     {
-        Some(LoadState::Ready(loaded)) if report.model_sha256 == loaded.model_sha256 => Some(loaded),
+        Some(LoadState::Ready(loaded)) if report.model_sha256 == loaded.model_sha256 && is_dtype() => {
+            Some(loaded)
+        }
         _ => None,
     };
     let summary = move || {
@@ -37,7 +40,9 @@ pub(crate) fn Happened(app: App) -> impl IntoView {
                     bytes => format!(" The models take {} of memory.", format::bytes(bytes as u64)),
                 };
                 let tokens = format::count(tokens, "token", "tokens");
-                format!("Seed {seed}. {tokens} in {time}, from asking to the last event.{memory}")
+                let weights =
+                    run.dtype.map(|dtype| format!(" Weights at {}.", dtype.bits())).unwrap_or_default();
+                format!("Seed {seed}. {tokens} in {time}, from asking to the last event.{weights}{memory}")
             }
         })
     };

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use crate::{format, history::Entry, state::App};
+use crate::{format, history::Entry, models::Dtype, state::App};
 
 #[component]
 pub(crate) fn History(app: App) -> impl IntoView {
@@ -32,6 +32,7 @@ fn Run(app: App, entry: Entry) -> impl IntoView {
     let when = String::from(date.to_locale_string("default", &wasm_bindgen::JsValue::UNDEFINED));
     let at_ms = entry.at_ms;
     let texts = format::count(entry.answer.rows.len(), "text", "texts");
+    let weights = Dtype::unusual(entry.asked.dtype, " · ");
     let excerpt = entry.excerpt();
     let sentence = entry.answer.sentence.clone();
     let seed = entry.answer.seed;
@@ -41,7 +42,7 @@ fn Run(app: App, entry: Entry) -> impl IntoView {
     view! {
         <li data-run=at_ms.to_string()>
             <p class="words" dir="auto"><span class="prompt">{sentence}</span>{excerpt}</p>
-            <p class="hint">{format!("{when} · seed {seed} · {texts}")}</p>
+            <p class="hint">{format!("{when} · seed {seed} · {texts}{weights}")}</p>
             <div class="buttons">
                 <button
                     type="button"

@@ -76,16 +76,17 @@ pub(crate) fn Storage(app: App) -> impl IntoView {
         });
     };
     let row = move |model: Stored| {
-        let (id, name) = (model.id.clone(), model.name.clone());
+        let name = model.describe();
+        let (id, label) = (model.id.clone(), format!("Delete {name}"));
         let state = if model.complete { "" } else { ", a part so far" };
         view! {
             <li data-stored=model.id>
-                <span>{model.name.clone()}</span>
+                <span>{name.clone()}</span>
                 <span class="number">{format!("{}{state}", format::bytes(model.size_bytes as u64))}</span>
                 <button
                     type="button"
                     class="plain"
-                    aria-label=format!("Delete {}", model.name)
+                    aria-label=label
                     on:click=move |_| delete(id.clone(), name.clone())
                 >
                     "Delete"

@@ -1,11 +1,15 @@
 //! The two rows of buttons: before a run (examples, settings, models) and after it (what happened, history, export,
 //! link).
 
+use inkling_engine::graph::Answer;
 use leptos::{prelude::*, task::spawn_local};
+use serde::Serialize;
 
 use crate::{
     browser,
     link::SharedRun,
+    models::Dtype,
+    run::RunState,
     state::{App, Panel},
 };
 
@@ -45,9 +49,10 @@ pub(crate) fn BeforeRun(app: App) -> impl IntoView {
 pub(crate) fn AfterRun(app: App) -> impl IntoView {
     let has_answer = Memo::new(move |_| app.run.with(|run| !run.is_open() && !run.texts.is_empty()));
     let export = move |_| {
-        let answer = app.run.with_untracked(|run| run.answer.clone());
-        let json = serde_json::to_string_pretty(&answer).unwrap_or_default();
-        let name = format!("inkling-{}.json", answer.seed);
+        let (name, json) = app.run.with_untracked(|RunState { answer, dtype, .. }| {
+            let json = serde_json::to_string_pretty(&Exported { answer, dtype: *dtype });
+            (format!("inkling-{}.json", answer.seed), json.unwrap_or_default())
+        });
         match browser::download(&name, "application/json", &json) {
             Ok(()) => app.say(format!("The answer is in {name}.")),
             Err(_) => app.problem("The browser did not take the file."),
@@ -83,6 +88,16 @@ pub(crate) fn AfterRun(app: App) -> impl IntoView {
             </button>
         </div>
     }
+}
+
+/// A run's answer with what it does not say itself.
+#[derive(Serialize)]
+struct Exported<'a> {
+    #[serde(flatten)]
+    answer: &'a Answer,
+    /// How weights were kept; a server does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtype: Option<Dtype>,
 }
 
 /// A button that opens a panel in place.

@@ -15,7 +15,11 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = capabilities)]
     pub(super) fn js_capabilities(this: &Module) -> Result<js_sys::Promise, JsValue>;
     #[wasm_bindgen(method, catch, js_name = describe)]
-    pub(super) fn js_describe(this: &Module, source: &JsValue) -> Result<js_sys::Promise, JsValue>;
+    pub(super) fn js_describe(
+        this: &Module,
+        source: &JsValue,
+        options: &JsValue,
+    ) -> Result<js_sys::Promise, JsValue>;
     #[wasm_bindgen(method, getter, js_name = Graph)]
     pub(super) fn graph_class(this: &Module) -> GraphClass;
     #[wasm_bindgen(method, getter)]

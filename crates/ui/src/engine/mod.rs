@@ -26,7 +26,10 @@ use self::{
     bindings::import_module,
     crossing::{awaited, from_js, log, sentence_of, set, settled, to_js},
 };
-use crate::{browser, models::Source};
+use crate::{
+    browser,
+    models::{Dtype, Source},
+};
 
 pub(crate) use bindings::{Module, OpenGraph};
 pub(crate) use crossing::load_state;
@@ -61,16 +64,19 @@ impl Module {
         awaited(self.js_capabilities()).await
     }
 
-    /// What loading from `source` would take; asks the hub for sizes only.
+    /// What loading from `source` at `dtype` would take; asks the hub for sizes only.
     pub(crate) async fn describe(
         &self,
         source: &Source,
+        dtype: Dtype,
         files: Option<&Files>,
     ) -> Result<Description, String> {
-        awaited(self.js_describe(&js_source(source, files))).await
+        let options = js_sys::Object::new();
+        set(&options, "dtype", &dtype.name().into());
+        awaited(self.js_describe(&js_source(source, files), &options)).await
     }
 
-    /// Opens a graph; its models load in the background, and each change of a node's state goes to `on_state`.
+    /// Opens a graph; its models load in the background at `dtype`, and each change of a node's state goes to `on_state`.
     ///
     /// # Errors
     /// One sentence for the visitor.
@@ -78,6 +84,7 @@ impl Module {
         &self,
         graph_toml: Option<&str>,
         models: &BTreeMap<String, Source>,
+        dtype: Dtype,
         files: &BTreeMap<String, Files>,
         on_state: &JsValue,
     ) -> Result<OpenGraph, String> {
@@ -92,6 +99,7 @@ impl Module {
         if let Some(toml) = graph_toml {
             set(&options, "graph", &toml.into());
         }
+        set(&options, "dtype", &dtype.name().into());
         set(&options, "onstate", on_state);
         set(&options, "base", &folder().into());
         self.graph_class().open(&options).map_err(sentence_of)
@@ -103,7 +111,8 @@ impl Module {
     /// What is wrong with it, with its line.
     pub(crate) async fn read_graph(&self, toml: &str) -> Result<Graph, String> {
         // The engine reads a file in order to open it, and begins to load demo models, which costs next to nothing.
-        let open = self.open(Some(toml), &BTreeMap::new(), &BTreeMap::new(), &JsValue::UNDEFINED)?;
+        let (models, files) = (BTreeMap::new(), BTreeMap::new());
+        let open = self.open(Some(toml), &models, Dtype::default(), &files, &JsValue::UNDEFINED)?;
         let read = JsFuture::from(open.opened()).await.map_err(sentence_of);
         let nodes = read.and_then(|_| from_js(open.nodes()));
         open.close();

@@ -113,8 +113,23 @@ pub(crate) struct Loaded {
 pub(crate) struct Stored {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// How its weights are kept: `q8`, `q4` or `f32`; nothing where another version of the engine kept it.
+    pub(crate) dtype: Option<String>,
     pub(crate) size_bytes: f64,
     pub(crate) complete: bool,
+}
+
+impl Stored {
+    /// For people, with its weights' precision: there may be a copy at each.
+    pub(crate) fn describe(&self) -> String {
+        let bits = match self.dtype.as_deref() {
+            Some("q8") => ", 8 bits",
+            Some("q4") => ", 4 bits",
+            Some("f32") => ", 32 bits",
+            _ => "",
+        };
+        format!("{}{bits}", self.name)
+    }
 }
 
 /// How full this browser's storage is.

@@ -20,6 +20,8 @@ use inkling_engine::{
     protocol::{Event, FailureKind, Request, Stamped, TextId},
 };
 
+use crate::models::Dtype;
+
 pub(crate) use node::{Activity, NodeState};
 pub(crate) use text::{Mark, TextState};
 
@@ -46,6 +48,8 @@ pub(crate) struct RunState {
     pub(crate) graph: Arc<Graph>,
     /// What was asked.
     pub(crate) request: Request,
+    /// How weights are kept for it; `None` where a server runs it.
+    pub(crate) dtype: Option<Dtype>,
     /// Where it stands.
     pub(crate) phase: Phase,
     /// Whether the visitor stopped it.
@@ -84,7 +88,17 @@ impl RunState {
         let nodes =
             graph.nodes.iter().zip(&counts).map(|(node, count)| NodeState::new(node.task, *count)).collect();
         let answer = Answer::new(&graph, &request);
-        RunState { graph, request, phase: Phase::Running, stopped: false, answer, texts, nodes, error: None }
+        RunState {
+            graph,
+            request,
+            dtype: None,
+            phase: Phase::Running,
+            stopped: false,
+            answer,
+            texts,
+            nodes,
+            error: None,
+        }
     }
 
     /// Takes the next event. After Stop only what ends a text is taken, so that nothing moves any more.

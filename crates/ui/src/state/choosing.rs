@@ -11,29 +11,89 @@ use crate::{
     engine::{self, Files},
     kept::Kept,
     link::SharedRun,
-    models::{self, Choice, Source},
+    models::{self, Choice, Dtype, Source},
 };
 
 /// Models that would have to be downloaded first: nothing comes before the visitor says so.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
-    /// The run of a link that needs them; nothing if they are the visitor's own choice of an earlier visit.
-    pub(crate) run: Option<SharedRun>,
+    pub(crate) why: Reason,
     /// All models of the graph then.
     pub(crate) choice: Choice,
+    /// How their weights are kept then.
+    pub(crate) dtype: Dtype,
     /// What they need.
     pub(crate) needs: Needs,
+}
+
+/// What models are needed for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reason {
+    /// The run of a link, or an earlier run.
+    Run(Box<SharedRun>),
+    /// The visitor chose them at an earlier visit.
+    LastVisit,
+    /// The visitor would have their weights kept in another way.
+    Dtype,
 }
 
 impl App {
     /// Uses these models from now on, with files for the local ones, by what these are kept under.
     pub(crate) fn choose_models(self, choice: Choice, files: BTreeMap<String, Files>) {
-        self.keep(|kept| {
-            kept.models = models::without_demo(&choice);
-            kept.server = None;
-        });
+        self.keep_here(|kept| kept.models = models::without_demo(&choice));
         self.asked.set(None);
-        self.use_models(choice, files);
+        self.use_models(choice, self.dtype.get_untracked(), files);
+    }
+
+    /// Keeps the weights of the models in use like this from now on. What would have to be downloaded for it is asked for
+    /// first.
+    pub(crate) async fn choose_dtype(self, dtype: Dtype) {
+        self.wanted_dtype.set(Some(dtype));
+        self.restored().await;
+        let (choice, now) = (self.choice.get_untracked(), self.dtype.get_untracked());
+        let needs = self.needs_of(&choice, dtype, &BTreeMap::new()).await;
+        if self.wanted_dtype.get_untracked() != Some(dtype) {
+            // The visitor changed their mind meanwhile.
+            return;
+        }
+        self.wanted_dtype.set(None);
+        self.asked.set(None);
+        if dtype == now || self.choice.get_untracked() != choice {
+            return;
+        }
+        match needs {
+            Ok(needs) if needs.are_met() && !needs.verdict.is_hopeless => self.keep_dtype(choice, dtype),
+            Ok(needs) => {
+                let text = format!("At {} the models are to be downloaded first.", dtype.bits());
+                self.announcement.set(text);
+                self.asked.set(Some(Asked { why: Reason::Dtype, choice, dtype, needs }));
+            }
+            Err((node, error)) => match choice.get(&node) {
+                Some(Source::Files { name, .. }) => {
+                    let (here, bits) = (now.bits(), dtype.bits());
+                    let text = format!(
+                        "This browser keeps {name} at {here} only, and a page cannot open your files by itself: choose them again, then {bits}."
+                    );
+                    self.problem_with(text, vec![Act::ChooseFiles]);
+                }
+                _ => self.problem(format!("{node}: {}", crate::format::sentence(&error))),
+            },
+        }
+    }
+
+    fn keep_dtype(self, choice: Choice, dtype: Dtype) {
+        self.use_models(choice, dtype, BTreeMap::new());
+        self.keep_here(|_| ());
+        self.say(format!("The models are kept at {} now.", dtype.bits()));
+    }
+
+    /// How the visitor would have weights kept: as in use, or as is being looked for or asked.
+    pub(crate) fn wished_dtype(self) -> Dtype {
+        let asked = self.asked.with(|asked| match asked {
+            Some(Asked { why: Reason::Dtype, dtype, .. }) => Some(*dtype),
+            _ => None,
+        });
+        self.wanted_dtype.get().or(asked).unwrap_or_else(|| self.dtype.get())
     }
 
     /// Uses a graph file from now on.
@@ -42,8 +102,8 @@ impl App {
     /// What is wrong with the file, with its line.
     pub(crate) async fn choose_graph(self, toml: &str) -> Result<(), String> {
         self.use_graph(toml).await?;
-        self.keep(|kept| {
-            (kept.graph, kept.server) = (Some(toml.to_owned()), None);
+        self.keep_here(|kept| {
+            kept.graph = Some(toml.to_owned());
             kept.models.clear();
         });
         Ok(())
@@ -51,8 +111,8 @@ impl App {
 
     /// Goes back to the two writers and the critic, with the demo models.
     pub(crate) fn choose_default_graph(self) {
-        self.keep(|kept| {
-            (kept.graph, kept.server) = (None, None);
+        self.keep_here(|kept| {
+            kept.graph = None;
             kept.models.clear();
         });
         self.use_default_graph();
@@ -70,7 +130,7 @@ impl App {
 
     /// Runs in this page from now on.
     pub(crate) fn choose_here(self) {
-        self.keep(|kept| kept.server = None);
+        self.keep_here(|_| ());
         self.use_here();
     }
 
@@ -92,6 +152,15 @@ impl App {
         self.keep(|kept| *kept = Kept::default());
     }
 
+    /// Keeps a choice that is for this page, not a server; with it goes how weights are kept, which may be a link's so far.
+    fn keep_here(self, change: impl FnOnce(&mut Kept)) {
+        let dtype = self.dtype.get_untracked();
+        self.keep(|kept| {
+            (kept.dtype, kept.server) = (dtype, None);
+            change(kept);
+        });
+    }
+
     fn keep(self, change: impl FnOnce(&mut Kept)) {
         self.own.update_value(|kept| {
             change(kept);
@@ -99,13 +168,14 @@ impl App {
         });
     }
 
-    /// What a choice of models needs; `files` as [`App::choose_models`] takes them.
+    /// What a choice of models needs at `dtype`; `files` as [`App::choose_models`] takes them.
     ///
     /// # Errors
     /// The node whose model is not to be had, and one sentence why.
     pub(crate) async fn needs_of(
         self,
         choice: &Choice,
+        dtype: Dtype,
         files: &BTreeMap<String, Files>,
     ) -> Result<Needs, (String, String)> {
         let module = engine::module().await.map_err(|error| ("the engine".to_owned(), error))?;
@@ -115,13 +185,14 @@ impl App {
                 module.capabilities().await.unwrap_or_default().memory_gib
             }
         };
-        Needs::of(&module, choice, &self.files_of(choice, files), memory).await
+        Needs::of(&module, choice, dtype, &self.files_of(choice, files), memory).await
     }
 
     /// Uses the models of a link if they are here, else asks the visitor; then runs it.
     pub(super) async fn prepare(self, choice: Choice, run: SharedRun) {
         let number = self.run_number.get_untracked();
-        let needs = self.needs_of(&choice, &BTreeMap::new()).await;
+        let dtype = run.dtype.unwrap_or_default();
+        let needs = self.needs_of(&choice, dtype, &BTreeMap::new()).await;
         if self.run_number.get_untracked() != number {
             // Something else was run meanwhile.
             return;
@@ -129,13 +200,13 @@ impl App {
         match needs {
             Ok(needs) if needs.are_met() && !needs.verdict.is_hopeless => {
                 self.notice.set(Notice::default());
-                self.use_models(choice, BTreeMap::new());
+                self.use_models(choice, dtype, BTreeMap::new());
                 self.run_shared(run);
             }
             Ok(needs) => {
                 self.notice.set(Notice::default());
                 self.announcement.set("Some models of this run are to be downloaded first.".into());
-                self.asked.set(Some(Asked { run: Some(run), choice, needs }));
+                self.asked.set(Some(Asked { why: Reason::Run(Box::new(run)), choice, dtype, needs }));
             }
             Err((node, error)) => match choice.get(&node) {
                 Some(Source::Files { name, .. }) => self.problem_with(
@@ -149,17 +220,21 @@ impl App {
 
     /// The visitor agreed to download what is asked for.
     pub(crate) fn accept_asked(self) {
-        let Some(Asked { run, choice, .. }) = self.asked.get_untracked() else { return };
+        let Some(Asked { why, choice, dtype, .. }) = self.asked.get_untracked() else { return };
         self.asked.set(None);
-        self.use_models(choice, BTreeMap::new());
-        if let Some(run) = run {
-            self.run_shared(run);
+        match why {
+            Reason::Run(run) => {
+                self.use_models(choice, dtype, BTreeMap::new());
+                self.run_shared(*run);
+            }
+            Reason::LastVisit => self.use_models(choice, dtype, BTreeMap::new()),
+            Reason::Dtype => self.keep_dtype(choice, dtype),
         }
     }
 
     /// The visitor did not. Models of an earlier visit are forgotten then, so as not to be asked for again.
     pub(crate) fn decline_asked(self) {
-        if self.asked.get_untracked().is_some_and(|asked| asked.run.is_none()) {
+        if self.asked.get_untracked().is_some_and(|asked| asked.why == Reason::LastVisit) {
             self.keep_models_in_use();
         }
         self.asked.set(None);
@@ -203,12 +278,13 @@ impl App {
         if models.is_empty() {
             return;
         }
-        let demo = self.graph.with_untracked(|graph| models::demo(graph));
+        let (dtype, demo) =
+            (self.dtype.get_untracked(), self.graph.with_untracked(|graph| models::demo(graph)));
         let (mut here, mut all) = (demo.clone(), demo);
         let mut gone = Vec::new();
         for (node, source) in models {
             let alone = Choice::from([(node.clone(), source.clone())]);
-            match self.needs_of(&alone, &BTreeMap::new()).await {
+            match self.needs_of(&alone, dtype, &BTreeMap::new()).await {
                 Ok(needs) => {
                     if needs.are_met() && !needs.verdict.is_hopeless {
                         here.insert(node.clone(), source.clone());
@@ -228,9 +304,9 @@ impl App {
             self.close_graph();
         }
         if all != here
-            && let Ok(needs) = self.needs_of(&all, &BTreeMap::new()).await
+            && let Ok(needs) = self.needs_of(&all, dtype, &BTreeMap::new()).await
         {
-            self.asked.set(Some(Asked { run: None, choice: all, needs }));
+            self.asked.set(Some(Asked { why: Reason::LastVisit, choice: all, dtype, needs }));
         }
     }
 

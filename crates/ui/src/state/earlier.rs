@@ -23,14 +23,15 @@ impl App {
             choice.extend(shared.models.clone());
             choice
         });
+        let dtype = shared.dtype.unwrap_or_default();
         let is_here = self.place.get_untracked() == Place::Here;
-        if is_here && self.choice.get_untracked() != wanted {
+        if is_here && (self.choice.get_untracked() != wanted || self.dtype.get_untracked() != dtype) {
             if !models::is_demo(&wanted) {
                 self.say("Looking for the models of this run…");
                 spawn_local(async move { self.prepare(wanted, shared).await });
                 return;
             }
-            self.use_models(wanted, BTreeMap::new());
+            self.use_models(wanted, dtype, BTreeMap::new());
         }
         self.run_shared(shared);
     }

@@ -29,12 +29,12 @@ use crate::{
     history::{self, Entry},
     kept::Kept,
     link::SharedRun,
-    models::{self, Choice},
+    models::{self, Choice, Dtype},
     run::RunState,
     server,
 };
 
-pub(crate) use choosing::Asked;
+pub(crate) use choosing::{Asked, Reason};
 
 /// Where the graph runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +136,10 @@ pub(crate) struct App {
     own_graph: RwSignal<Option<(String, Graph)>>,
     /// The models in use.
     pub(crate) choice: RwSignal<Choice>,
+    /// How their weights are kept.
+    pub(crate) dtype: RwSignal<Dtype>,
+    /// How the visitor would have them kept, while it is looked for models that are.
+    wanted_dtype: RwSignal<Option<Dtype>>,
     pub(crate) place: RwSignal<Place>,
     pub(crate) engine: RwSignal<EngineState>,
     /// Where each node's model stands; empty while a server has them.
@@ -152,7 +156,7 @@ pub(crate) struct App {
     pub(crate) history: RwSignal<Vec<Entry>>,
     pub(crate) panels: RwSignal<Vec<Panel>>,
     pub(crate) picked: RwSignal<Option<Picked>>,
-    /// A link whose models would have to be downloaded first.
+    /// Models that would have to be downloaded first.
     pub(crate) asked: RwSignal<Option<Asked>>,
     /// What the visitor chose, which a link or an earlier run leaves as it is.
     own: StoredValue<Kept>,
@@ -197,6 +201,8 @@ impl App {
             parameters: RwSignal::new(kept.parameters.clone()),
             kept_seed: RwSignal::new(kept.seed),
             choice: RwSignal::new(models::demo(&graph)),
+            dtype: RwSignal::new(kept.dtype),
+            wanted_dtype: RwSignal::new(None),
             run: RwSignal::new(RunState::idle(graph.clone())),
             graph: RwSignal::new(graph),
             own_graph: RwSignal::new(None),

@@ -11,7 +11,7 @@ use super::{App, EngineState, Notice, Place};
 use crate::{
     browser,
     engine::{self, Files, LoadState, OpenGraph},
-    models::{self, Choice, Source},
+    models::{self, Choice, Dtype, Source},
     run::RunState,
     server,
 };
@@ -89,9 +89,10 @@ impl App {
         }
     }
 
-    /// Uses these models, with these files for the local ones, by what these are kept under.
-    pub(super) fn use_models(self, choice: Choice, files: BTreeMap<String, Files>) {
+    /// Uses these models at `dtype`, with these files for the local ones, by what these are kept under.
+    pub(super) fn use_models(self, choice: Choice, dtype: Dtype, files: BTreeMap<String, Files>) {
         self.choice.set(choice);
+        self.dtype.set(dtype);
         self.handles.update_value(|handles| handles.files.extend(files));
         self.place.set(Place::Here);
         self.reopen();
@@ -241,8 +242,8 @@ impl App {
         .into_js_value();
         let choice = self.choice.get_untracked();
         let toml = self.own_graph.with_untracked(|own| own.as_ref().map(|(toml, _)| toml.clone()));
-        let open =
-            module.open(toml.as_deref(), &choice, &self.files_of(&choice, &BTreeMap::new()), &on_state)?;
+        let files = self.files_of(&choice, &BTreeMap::new());
+        let open = module.open(toml.as_deref(), &choice, self.dtype.get_untracked(), &files, &on_state)?;
         self.handles.update_value(|handles| handles.open = Some(open.clone()));
         self.refresh_storage();
         Ok(open)

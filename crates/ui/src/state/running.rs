@@ -91,7 +91,9 @@ impl App {
         let request = Request { sentence, parameters };
         self.run_number.update(|number| *number += 1);
         let mine = self.run_number.get_untracked();
-        self.run.set(RunState::begin(self.graph.get_untracked(), request.clone()));
+        let mut run = RunState::begin(self.graph.get_untracked(), request.clone());
+        run.dtype = (self.place.get_untracked() == Place::Here).then(|| self.dtype.get_untracked());
+        self.run.set(run);
         self.notice.set(Notice::default());
         self.announcement.set("The writers begin.".into());
         let Ok(abort) = AbortController::new() else { return };

@@ -61,7 +61,7 @@ impl App {
             }
             return self.problem(said.join(" "));
         }
-        match self.needs_of(&models::without_demo(&choice), &own).await {
+        match self.needs_of(&models::without_demo(&choice), self.dtype.get_untracked(), &own).await {
             Ok(needs) if needs.verdict.is_hopeless => return self.problem(needs.verdict.text),
             Ok(needs) if needs.verdict.is_doubtful => said.push(needs.verdict.text),
             // What is wrong with the files is said when they are read.

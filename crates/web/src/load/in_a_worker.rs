@@ -166,6 +166,7 @@ async fn what_is_kept_is_listed_and_can_be_forgotten(medium: Medium) {
     };
     let entry = listed().await.expect("it is listed");
     assert_eq!(host::text(&entry, "name").as_deref(), Some("critic"));
+    assert_eq!(host::text(&entry, "dtype").as_deref(), Some("q8"));
     assert_eq!(host::property(&entry, "complete").as_bool(), Some(true));
     let size = host::property(&entry, "size_bytes").as_f64().expect("a number");
     assert!(size > 4e5 && size < 2e6, "{size}");

@@ -352,6 +352,8 @@ impl Keeper {
 struct Listed {
     id: String,
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtype: Option<&'static str>,
     size_bytes: u64,
     complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -361,19 +363,21 @@ struct Listed {
 impl Listed {
     /// Reads an index without caring for its dtype.
     fn new(id: String, index: &[u8], data_bytes: u64, last_used: Option<f64>) -> Listed {
-        let parsed = Dtype::ALL.iter().find_map(|&dtype| Index::parse(index, dtype, data_bytes).ok());
-        let name = parsed.as_ref().and_then(|index| index.head.source["name"].as_str());
+        let parsed =
+            Dtype::ALL.iter().find_map(|&dtype| Some((dtype, Index::parse(index, dtype, data_bytes).ok()?)));
+        let name = parsed.as_ref().and_then(|(_, index)| index.head.source["name"].as_str());
         Listed {
             name: name.unwrap_or(&id).to_string(),
+            dtype: parsed.as_ref().map(|(dtype, _)| dtype.name()),
             size_bytes: data_bytes + index.len() as u64,
-            complete: parsed.as_ref().is_some_and(|index| index.complete.is_some()),
+            complete: parsed.as_ref().is_some_and(|(_, index)| index.complete.is_some()),
             last_used,
             id,
         }
     }
 }
 
-/// What is kept in this browser: `[{id, name, size_bytes, complete, last_used}]`.
+/// What is kept in this browser: `[{id, name, dtype, size_bytes, complete, last_used}]`.
 ///
 /// # Errors
 /// If the storage cannot be read.

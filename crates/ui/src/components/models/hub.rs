@@ -36,6 +36,11 @@ pub(super) fn Hub(app: App) -> impl IntoView {
     let found = RwSignal::new(None::<(Choice, Needs)>);
     let word = RwSignal::new(String::new());
     let is_asking = RwSignal::new(false);
+    Effect::new(move |_| {
+        // What was found is for weights that are kept in another way.
+        app.dtype.track();
+        found.set(None);
+    });
     let look = move |_| {
         found.set(None);
         let address = match models::address(&endpoint.get_untracked()) {
@@ -56,7 +61,7 @@ pub(super) fn Hub(app: App) -> impl IntoView {
         word.set("Asking the hub…".into());
         is_asking.set(true);
         spawn_local(async move {
-            match app.needs_of(&choice, &BTreeMap::new()).await {
+            match app.needs_of(&choice, app.dtype.get_untracked(), &BTreeMap::new()).await {
                 Ok(needs) => {
                     word.set(String::new());
                     app.announcement.set(format!("{} {}", needs.download(), needs.verdict.text));

@@ -26,7 +26,8 @@ pub(super) fn Own(app: App) -> impl IntoView {
         <section class="way" aria-labelledby="way-own">
             <h3 id="way-own">"Your own files"</h3>
             <p>
-                "A folder with config.json, tokenizer.json and safetensors, or a GGUF file with tokenizer.json beside it. Drop them anywhere on the page, too. They stay on this machine; the page keeps a copy at 8 bits for your next visit, until you delete it under storage."
+                "A folder with config.json, tokenizer.json and safetensors, or a GGUF file with tokenizer.json beside it. Drop them anywhere on the page, too. They stay on this machine; the page keeps a copy at "
+                {move || app.dtype.get().bits()} " for your next visit, until you delete it under storage."
             </p>
             <label for="own-folder">"Folder"</label>
             <input
