@@ -4,6 +4,7 @@ GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; names of tensor
 """
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ALIGNMENT = 32
 F32, F16, Q8_0 = 0, 1, 8
 BLOCK = 32
 """Weights that share a scale in Q8_0."""
+Q8_0_BLOCK = np.dtype([("scale", "<f2"), ("values", "i1", BLOCK)])
 BLOCK_TENSORS = {
     "attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj",
     "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj",
@@ -42,7 +44,7 @@ def stored(name: str, tensor: torch.Tensor) -> tuple[int, np.ndarray, bytes]:
         half = array.astype(np.float16)
         return F16, half.astype(np.float32), half.tobytes()
     scale, values = quantize(array)
-    packed = np.empty(len(scale), dtype=[("scale", "<f2"), ("values", "i1", BLOCK)])
+    packed = np.empty(len(scale), Q8_0_BLOCK)
     packed["scale"], packed["values"] = scale, values
     back = (values.astype(np.float32) * scale.astype(np.float32)[:, None]).reshape(array.shape)
     return Q8_0, back, packed.tobytes()
@@ -97,6 +99,44 @@ def write_gguf(path: Path, name: str, model: GPT2LMHeadModel) -> dict[str, torch
     path.write_bytes(head + bytes(-len(head) % ALIGNMENT) + data)
     back["lm_head.weight"] = back["transformer.wte.weight"]
     return back
+
+
+def read_gguf(path: Path, model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+    """The weights of a file by `write_gguf`, in f32, under their names in PyTorch; `model` has the sizes."""
+    data, at = path.read_bytes(), 0
+
+    def take(form: str) -> tuple:
+        nonlocal at
+        values = struct.unpack_from(form, data, at)
+        at += struct.calcsize(form)
+        return values
+
+    def text() -> str:
+        (length,) = take("<Q")
+        return take(f"<{length}s")[0].decode()
+
+    magic, version, tensors, entries = take("<4sIQQ")
+    if (magic, version) != (b"GGUF", 3):
+        raise SystemExit(f"expected GGUF version 3 in {path}, got {magic!r} version {version}")
+    for _ in range(entries):
+        text()  # the name
+        text() if take("<I") == (8,) else take("4x")
+    infos = {}
+    for _ in range(tensors):
+        name, (dimensions,) = text(), take("<I")
+        infos[name] = (tuple(reversed(take(f"<{dimensions}Q"))), *take("<IQ"))
+    start, weights = at + -at % ALIGNMENT, {}
+    for ours, (theirs, transposed) in gguf_tensors(model).items():
+        shape, kind, offset = infos[ours]
+        if kind == Q8_0:
+            blocks = np.frombuffer(data, Q8_0_BLOCK, math.prod(shape) // BLOCK, start + offset)
+            array = blocks["values"].astype(np.float32) * blocks["scale"].astype(np.float32)[:, None]
+        else:
+            array = np.frombuffer(data, {F32: "<f4", F16: "<f2"}[kind], math.prod(shape), start + offset)
+        tensor = torch.from_numpy(array.astype(np.float32).reshape(shape))
+        weights[theirs] = tensor.T.contiguous() if transposed else tensor
+    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    return weights
 
 
 def write_json(path: Path, value: dict) -> None:
