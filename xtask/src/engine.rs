@@ -60,7 +60,7 @@ pub(crate) struct Build {
 
 /// For every browser.
 const SIMD128: Build = Build { name: "simd128", features: "+simd128", target: None };
-/// For processors with one instruction for its dot product; faster there.
+/// For engines with relaxed SIMD, on which it is faster.
 pub(crate) const RELAXED: Build =
     Build { name: "relaxed", features: "+simd128,+relaxed-simd", target: Some("relaxed") };
 

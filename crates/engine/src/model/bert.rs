@@ -3,6 +3,7 @@
 
 use candle_core::Tensor;
 
+use super::rows;
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -102,12 +103,13 @@ impl Bert {
     /// Logits `(texts, labels)` of texts without padding, none empty or too long.
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let x = self.embeddings.forward(texts, pool)?;
-        for layer in &self.layer {
-            layer.forward(&x, &lengths, pool)?;
+        let first = first_rows(&lengths);
+        let mut x = self.embeddings.forward(texts, pool)?;
+        for (i, layer) in (1..).zip(&self.layer) {
+            let wanted = (i == self.layer.len()).then_some(first.as_slice());
+            x = layer.forward(x, &lengths, wanted, pool)?;
         }
-        let first = first_rows(&x, &lengths)?;
-        self.classifier.forward(&self.pooler.forward(&first, pool)?, pool)
+        self.classifier.forward(&self.pooler.forward(&x, pool)?, pool)
     }
 }
 
@@ -140,35 +142,48 @@ impl Layer {
         })
     }
 
-    /// Turns `x`, `(rows, hidden_size)`, into the next layer's: each half is added to it, and the sum normalised.
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
-        self.attention.forward(x, lengths, pool)?;
-        let inner = self.intermediate.forward(x, pool)?;
-        self.output.forward_add(&inner, x, pool)?;
-        self.output_norm.forward_in_place(x, pool)
+    /// Turns `x`, `(rows, hidden_size)`, into the `wanted` rows of the next layer's: each half is added to it, and the sum
+    /// normalised.
+    fn forward(
+        &self,
+        x: Tensor,
+        lengths: &[usize],
+        wanted: Option<&[u32]>,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
+        let x = self.attention.forward(x, lengths, wanted, pool)?;
+        let inner = self.intermediate.forward(&x, pool)?;
+        self.output.forward_add(&inner, &x, pool)?;
+        self.output_norm.forward_in_place(&x, pool)?;
+        Ok(x)
     }
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
-        let qkv = self.qkv.forward(x, pool)?;
+    fn forward(
+        &self,
+        x: Tensor,
+        lengths: &[usize],
+        wanted: Option<&[u32]>,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&x, pool)?;
         let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
-        self.output.forward_add(&mixed, x, pool)?;
-        self.output_norm.forward_in_place(x, pool)
+        let [mixed, x] = rows([mixed, x], wanted)?;
+        self.output.forward_add(&mixed, &x, pool)?;
+        self.output_norm.forward_in_place(&x, pool)?;
+        Ok(x)
     }
 }
 
-/// The first row of each text: `(texts, width)`.
-pub(super) fn first_rows(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    let starts: Vec<u32> = lengths
-        .iter()
-        .scan(0, |next, &len| {
-            let start = *next;
-            *next += len as u32;
-            Some(start)
-        })
-        .collect();
-    Ok(x.index_select(&Tensor::new(starts, x.device())?, 0)?)
+/// The row that each text begins with.
+pub(super) fn first_rows(lengths: &[usize]) -> Vec<u32> {
+    let starts = lengths.iter().scan(0, |next, &len| {
+        let start = *next;
+        *next += len as u32;
+        Some(start)
+    });
+    starts.collect()
 }
 
 /// The hub's spellings: with and without `bert.`, `gamma` and `beta` for layer norms, heads of pre-training.

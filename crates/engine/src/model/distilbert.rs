@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::bert::first_rows;
+use super::{bert::first_rows, rows};
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -89,16 +89,17 @@ impl DistilBert {
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let positions: Vec<usize> = texts.iter().flat_map(|text| 0..text.len()).collect();
-        let x = self.word_embeddings.forward(&texts.concat(), |row, out| {
+        let first = first_rows(&lengths);
+        let mut x = self.word_embeddings.forward(&texts.concat(), |row, out| {
             let width = out.len();
             kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
         })?;
         self.embeddings_norm.forward_in_place(&x, pool)?;
-        for block in &self.layer {
-            block.forward(&x, &lengths, pool)?;
+        for (i, block) in (1..).zip(&self.layer) {
+            let wanted = (i == self.layer.len()).then_some(first.as_slice());
+            x = block.forward(x, &lengths, wanted, pool)?;
         }
-        let first = first_rows(&x, &lengths)?;
-        self.classifier.forward(&self.pre_classifier.forward(&first, pool)?, pool)
+        self.classifier.forward(&self.pre_classifier.forward(&x, pool)?, pool)
     }
 }
 
@@ -116,15 +117,24 @@ impl Block {
         })
     }
 
-    /// Turns `x`, `(rows, dim)`, into the next block's: each half is added to it, and the sum normalised.
-    fn forward(&self, x: &Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<()> {
-        let qkv = self.qkv.forward(x, pool)?;
+    /// Turns `x`, `(rows, dim)`, into the `wanted` rows of the next block's: each half is added to it, and the sum
+    /// normalised.
+    fn forward(
+        &self,
+        x: Tensor,
+        lengths: &[usize],
+        wanted: Option<&[u32]>,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&x, pool)?;
         let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
-        self.out_lin.forward_add(&mixed, x, pool)?;
-        self.sa_layer_norm.forward_in_place(x, pool)?;
-        let inner = self.lin1.forward(x, pool)?;
-        self.lin2.forward_add(&inner, x, pool)?;
-        self.output_layer_norm.forward_in_place(x, pool)
+        let [mixed, x] = rows([mixed, x], wanted)?;
+        self.out_lin.forward_add(&mixed, &x, pool)?;
+        self.sa_layer_norm.forward_in_place(&x, pool)?;
+        let inner = self.lin1.forward(&x, pool)?;
+        self.lin2.forward_add(&inner, &x, pool)?;
+        self.output_layer_norm.forward_in_place(&x, pool)?;
+        Ok(x)
     }
 }
 

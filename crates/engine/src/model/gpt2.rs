@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::rows;
 use crate::{
     checkpoint::{
         config::Gpt2Config,
@@ -139,10 +140,8 @@ impl Gpt2 {
             rows += ids.len() as u32;
             last.push(rows.checked_sub(1).filter(|_| !ids.is_empty()).ok_or(Error::EmptyPrompt)?);
         }
-        let mut x = self.hidden(batch, pool)?;
-        if last.len() < rows as usize {
-            x = x.index_select(&Tensor::new(last.as_slice(), x.device())?, 0)?;
-        }
+        let wanted = (last.len() < rows as usize).then_some(last.as_slice());
+        let x = self.hidden(batch, wanted, pool)?;
         self.lm_head.logits(&self.ln_f, &x, pool)
     }
 
@@ -151,12 +150,17 @@ impl Gpt2 {
     /// # Errors
     /// As [`Gpt2::forward`].
     pub fn forward_all(&self, ids: &[u32], cache: &mut Cache, pool: &dyn Pool) -> Result<Logits> {
-        let x = self.hidden(&mut [(ids, cache)], pool)?;
+        let x = self.hidden(&mut [(ids, cache)], None, pool)?;
         self.lm_head.logits(&self.ln_f, &x, pool)
     }
 
-    /// The residual stream after the last block: `(rows, n_embd)`.
-    fn hidden(&self, batch: &mut [(&[u32], &mut Cache)], pool: &dyn Pool) -> Result<Tensor> {
+    /// The `wanted` rows of the residual stream after the last block: `(rows, n_embd)`.
+    fn hidden(
+        &self,
+        batch: &mut [(&[u32], &mut Cache)],
+        wanted: Option<&[u32]>,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
         let context = self.config.n_positions;
         let mut ids = Vec::new();
         let mut positions = Vec::new();
@@ -169,13 +173,14 @@ impl Gpt2 {
             positions.extend(past..past + new.len());
         }
         let width = self.config.n_embd;
-        let x = self
+        let mut x = self
             .wte
             .forward(&ids, |row, out| kernels::add(out, &self.wpe[positions[row] * width..][..width]))?;
         for (layer, block) in self.h.iter().enumerate() {
             let mut caches: Vec<(usize, &mut KeysValues)> =
                 batch.iter_mut().map(|(ids, cache)| (ids.len(), &mut cache.layers[layer])).collect();
-            block.forward(&x, &mut caches, pool)?;
+            let wanted = wanted.filter(|_| layer + 1 == self.h.len());
+            x = block.forward(x, &mut caches, wanted, pool)?;
         }
         for (ids, cache) in batch.iter_mut() {
             cache.positions += ids.len();
@@ -197,13 +202,22 @@ impl Block {
         })
     }
 
-    /// Adds to the residual stream `x`, `(rows, n_embd)`: `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`.
-    fn forward(&self, x: &Tensor, caches: &mut [(usize, &mut KeysValues)], pool: &dyn Pool) -> Result<()> {
-        let qkv = self.attn.c_attn.forward_normed(&self.ln_1, x, pool)?;
+    /// Adds to the residual stream `x`, `(rows, n_embd)`: `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`, and gives its
+    /// `wanted` rows.
+    fn forward(
+        &self,
+        x: Tensor,
+        caches: &mut [(usize, &mut KeysValues)],
+        wanted: Option<&[u32]>,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
+        let qkv = self.attn.c_attn.forward_normed(&self.ln_1, &x, pool)?;
         let mixed = cached_attention(&qkv, caches, self.attn.n_head, self.attn.scale, pool)?;
-        self.attn.c_proj.forward_add(&mixed, x, pool)?;
-        let inner = self.mlp.c_fc.forward_normed(&self.ln_2, x, pool)?;
-        self.mlp.c_proj.forward_add(&inner, x, pool)
+        let [mixed, x] = rows([mixed, x], wanted)?;
+        self.attn.c_proj.forward_add(&mixed, &x, pool)?;
+        let inner = self.mlp.c_fc.forward_normed(&self.ln_2, &x, pool)?;
+        self.mlp.c_proj.forward_add(&inner, &x, pool)?;
+        Ok(x)
     }
 }
 

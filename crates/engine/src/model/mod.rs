@@ -9,3 +9,20 @@ mod encoder;
 pub mod gpt2;
 
 pub use encoder::Encoder;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+
+/// The rows `wanted` of each of `tensors`, `(rows, width)`; all of them for `None`.
+///
+/// A last layer is asked for a few rows only: a text's first for a classifier, its last for a generator. What follows
+/// its attention is then computed for these alone, as every row would be.
+fn rows<const N: usize>(tensors: [Tensor; N], wanted: Option<&[u32]>) -> Result<[Tensor; N]> {
+    let Some(wanted) = wanted else { return Ok(tensors) };
+    let mut tensors = tensors;
+    for tensor in &mut tensors {
+        *tensor = tensor.index_select(&Tensor::new(wanted, tensor.device())?, 0)?;
+    }
+    Ok(tensors)
+}
