@@ -51,10 +51,10 @@ pub(super) fn native(plan: &Plan, inkling: &Inkling) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// transformers.js and wllama in Chromium.
+/// transformers.js and wllama in Chromium; one that fails is left out.
 ///
 /// # Errors
-/// As for [`native`].
+/// If Chromium fails with Inkling.
 pub(super) fn page(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
     let chromium = Chromium::new(models)?;
     let decode = || chromium.decode(plan, 1, "peers-page/inkling");
@@ -63,7 +63,14 @@ pub(super) fn page(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
         [("transformers.js", "1"), ("wllama", "1"), ("transformers.js", "2"), ("wllama", "2")]
     {
         let mut script = Script::new(plan, "browser.mjs", &["decode", peer, threads]);
-        let answer = last_json(&script.run()?)?;
+        // One that is not installed takes nothing away from the others.
+        let answer = match script.run().and_then(|said| last_json(&said)) {
+            Ok(answer) => answer,
+            Err(error) => {
+                println!("   {peer}, {threads} threads: left out: {error:#}");
+                continue;
+            }
+        };
         let (id, of) = match threads {
             "1" => (format!("peers-page/{peer}"), format!("{peer} q8, one thread")),
             _ => (format!("peers-page/{peer}/{threads}"), format!("{peer} q8, {threads} threads")),
