@@ -654,8 +654,8 @@ function thrownAsError(make) {
 export async function capabilities() {
   const { storage, hardwareConcurrency, deviceMemory } = globalThis.navigator ?? {};
   return {
-    simd: hasSimd(),
-    relaxed_simd: hasRelaxedSimd(),
+    simd: has(SIMD),
+    relaxed_simd: has(RELAXED_SIMD),
     workers: typeof Worker === "function",
     opfs: typeof storage?.getDirectory === "function",
     cache_api: typeof caches === "object",

@@ -141,7 +141,8 @@ fn a_full_graph_takes_less_than_a_second() {
     });
 }
 
-/// What is exported is the full answer that `inkling run --json --full` and the server give, but for its times.
+/// What is exported is the full answer that `inkling run --json --full` and the server give, but for its times, and how
+/// the page keeps weights.
 #[test]
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn the_export_is_the_full_answer() {
@@ -149,7 +150,9 @@ fn the_export_is_the_full_answer() {
         let page = home.visit().await?;
         set_seed(&page, 7).await?;
         let cards = run(&page, "I have an idea!").await?;
-        let found = shown_answer(home, &page).await?;
+        let mut found = shown_answer(home, &page).await?;
+        let dtype = found.as_object_mut().and_then(|answer| answer.remove("dtype"));
+        assert_eq!(dtype, Some(json!("q8")));
         let expected = inkling(&["run", "I have an idea!", "--seed", "7", "--json", "--full"])?;
         assert_eq!(without_times(&found), without_times(&expected));
         for (card, row) in cards.iter().zip(found["rows"].as_array().context("an answer has rows")?) {

@@ -127,3 +127,10 @@ test("a closed graph refuses runs and ends those on their way", async () => {
   assert.ok((await running).rows.every(({ error }) => error));
   await assert.rejects(closing.complete(), (error) => error.kind === "closed");
 });
+
+test("what a host can do is told", async () => {
+  const { simd, relaxed_simd, workers, opfs, cores } = await inkling.capabilities();
+  assert.deepEqual({ simd, workers, opfs }, { simd: true, workers: false, opfs: false });
+  assert.equal(typeof relaxed_simd, "boolean");
+  assert.ok(cores >= 1);
+});
