@@ -134,6 +134,17 @@ impl Browser {
         self.tell_workers("Runtime.evaluate", json!({"expression": end})).await
     }
 
+    /// Makes every dedicated worker of the page busy for `time` between its jobs' steps, as on a slow machine.
+    ///
+    /// # Errors
+    /// If Chromium does not answer.
+    pub async fn slow_workers(&self, time: Duration) -> Result<()> {
+        let wait =
+            format!("const end = performance.now() + {}; while (performance.now() < end);", time.as_millis());
+        let expression = format!("setInterval(() => {{ {wait} }})");
+        self.tell_workers("Runtime.evaluate", json!({"expression": expression})).await
+    }
+
     /// Frees what nobody holds any more, in the page and in its workers: these collect by themselves only when much has
     /// come together.
     ///
