@@ -69,19 +69,28 @@ fn a_server_that_goes_away_in_a_run_leaves_the_text_so_far() {
     spec(async |home| {
         let page = home.visit().await?;
         until_ready(&page).await?;
-        let other = start_and_choose(home, &page).await?;
         page.click("button", "Settings").await?;
         page.find("slider", "Length").await?.send_keys("\u{e010}").await?;
         page.find("slider", "Continuations").await?.send_keys("\u{e010}").await?;
-        page.click("button", "Run").await?;
         let is_writing = |card: &Card| card.state == "writing" && card.text.len() > 30;
-        page.wait("a text", async || Ok(cards(&page).await?.iter().any(is_writing))).await?;
-        other.stop();
-        let found = outcome(&page).await?;
-        let broke = format!("The connection to {} broke. The text so far is kept.", other.origin());
-        page.wait("a word about it", async || Ok(notice(&page).await? == broke)).await?;
-        assert!(found.iter().any(|card| card.state == "failed" && card.text.len() > 30), "{found:?}");
-        Ok(())
+        // A fast server may have written all texts before it is stopped.
+        for _ in 0..10 {
+            let other = start_and_choose(home, &page).await?;
+            page.click("button", "Run").await?;
+            page.wait("a text", async || {
+                let now = cards(&page).await?;
+                Ok(now.iter().any(is_writing) || now.iter().all(|card| card.state == "done"))
+            })
+            .await?;
+            other.stop();
+            let found = outcome(&page).await?;
+            if found.iter().any(|card| card.state == "failed" && card.text.len() > 30) {
+                let broke = format!("The connection to {} broke. The text so far is kept.", other.origin());
+                page.wait("a word about it", async || Ok(notice(&page).await? == broke)).await?;
+                return Ok(());
+            }
+        }
+        panic!("ten servers, and none went away in a run");
     });
 }
 
