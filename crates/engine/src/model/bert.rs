@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::rows;
+use super::encoder_layer::{EncoderLayer, first_rows};
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -11,14 +11,14 @@ use crate::{
     },
     error::Result,
     kernels::{self, Activation, Pool},
-    layers::{Embedding, LayerNorm, Linear, full_attention},
+    layers::{Embedding, LayerNorm, Linear},
 };
 
 /// BERT for sequence classification.
 #[derive(Debug)]
 pub(super) struct Bert {
     embeddings: Embeddings,
-    layer: Vec<Layer>,
+    layer: Vec<EncoderLayer>,
     /// `dense` and tanh, on the first token of a text.
     pooler: Linear,
     classifier: Linear,
@@ -31,23 +31,6 @@ struct Embeddings {
     /// all of type 0.
     position_embeddings: Vec<f32>,
     layer_norm: LayerNorm,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention: Attention,
-    intermediate: Linear,
-    output: Linear,
-    output_norm: LayerNorm,
-}
-
-#[derive(Debug)]
-struct Attention {
-    /// Query, key and value in one product.
-    qkv: Linear,
-    output: Linear,
-    output_norm: LayerNorm,
-    heads: usize,
 }
 
 impl Bert {
@@ -94,7 +77,7 @@ impl Bert {
         let layer_norm = vb.pp("LayerNorm").layer_norm(config.layer_norm_eps)?;
         let embeddings = Embeddings { word_embeddings, position_embeddings, layer_norm };
         let layer = (0..config.num_hidden_layers)
-            .map(|layer| Layer::new(config, &mut weights.pp("encoder").pp("layer").pp(layer)))
+            .map(|layer| encoder_layer(config, &mut weights.pp("encoder").pp("layer").pp(layer)))
             .collect::<Result<_>>()?;
         let pooler = weights.pp("pooler").pp("dense").linear()?.then(Activation::Tanh);
         Ok(Bert { embeddings, layer, pooler, classifier: weights.pp("classifier").linear()? })
@@ -103,13 +86,9 @@ impl Bert {
     /// Logits `(texts, labels)` of texts without padding, none empty or too long.
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let first = first_rows(&lengths);
-        let mut x = self.embeddings.forward(texts, pool)?;
-        for (i, layer) in (1..).zip(&self.layer) {
-            let wanted = (i == self.layer.len()).then_some(first.as_slice());
-            x = layer.forward(x, &lengths, wanted, pool)?;
-        }
-        self.classifier.forward(&self.pooler.forward(&x, pool)?, pool)
+        let x = self.embeddings.forward(texts, pool)?;
+        let first = first_rows(&self.layer, x, &lengths, pool)?;
+        self.classifier.forward(&self.pooler.forward(&first, pool)?, pool)
     }
 }
 
@@ -125,65 +104,18 @@ impl Embeddings {
     }
 }
 
-impl Layer {
-    fn new(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<Layer> {
-        let mut attention = vb.pp("attention");
-        let attention = Attention {
-            qkv: attention.pp("self").linears(["query", "key", "value"])?,
-            output: attention.pp("output").pp("dense").linear()?,
-            output_norm: attention.pp("output").pp("LayerNorm").layer_norm(config.layer_norm_eps)?,
-            heads: config.num_attention_heads,
-        };
-        Ok(Layer {
-            attention,
-            intermediate: vb.pp("intermediate").pp("dense").linear()?.then(config.activation),
-            output: vb.pp("output").pp("dense").linear()?,
-            output_norm: vb.pp("output").pp("LayerNorm").layer_norm(config.layer_norm_eps)?,
-        })
-    }
-
-    /// Turns `x`, `(rows, hidden_size)`, into the `wanted` rows of the next layer's: each half is added to it, and the sum
-    /// normalised.
-    fn forward(
-        &self,
-        x: Tensor,
-        lengths: &[usize],
-        wanted: Option<&[u32]>,
-        pool: &dyn Pool,
-    ) -> Result<Tensor> {
-        let x = self.attention.forward(x, lengths, wanted, pool)?;
-        let inner = self.intermediate.forward(&x, pool)?;
-        self.output.forward_add(&inner, &x, pool)?;
-        self.output_norm.forward_in_place(&x, pool)?;
-        Ok(x)
-    }
-}
-
-impl Attention {
-    fn forward(
-        &self,
-        x: Tensor,
-        lengths: &[usize],
-        wanted: Option<&[u32]>,
-        pool: &dyn Pool,
-    ) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&x, pool)?;
-        let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
-        let [mixed, x] = rows([mixed, x], wanted)?;
-        self.output.forward_add(&mixed, &x, pool)?;
-        self.output_norm.forward_in_place(&x, pool)?;
-        Ok(x)
-    }
-}
-
-/// The row that each text begins with.
-pub(super) fn first_rows(lengths: &[usize]) -> Vec<u32> {
-    let starts = lengths.iter().scan(0, |next, &len| {
-        let start = *next;
-        *next += len as u32;
-        Some(start)
-    });
-    starts.collect()
+fn encoder_layer(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<EncoderLayer> {
+    let eps = config.layer_norm_eps;
+    let mut attention = vb.pp("attention");
+    Ok(EncoderLayer {
+        qkv: attention.pp("self").linears(["query", "key", "value"])?,
+        attention_output: attention.pp("output").pp("dense").linear()?,
+        attention_norm: attention.pp("output").pp("LayerNorm").layer_norm(eps)?,
+        intermediate: vb.pp("intermediate").pp("dense").linear()?.then(config.activation),
+        output: vb.pp("output").pp("dense").linear()?,
+        output_norm: vb.pp("output").pp("LayerNorm").layer_norm(eps)?,
+        heads: config.num_attention_heads,
+    })
 }
 
 /// The hub's spellings: with and without `bert.`, `gamma` and `beta` for layer norms, heads of pre-training.

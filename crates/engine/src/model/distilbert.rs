@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::{bert::first_rows, rows};
+use super::encoder_layer::{EncoderLayer, first_rows};
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -11,7 +11,7 @@ use crate::{
     },
     error::Result,
     kernels::{self, Activation, Pool},
-    layers::{Embedding, LayerNorm, Linear, full_attention},
+    layers::{Embedding, LayerNorm, Linear},
 };
 
 /// DistilBERT for sequence classification.
@@ -21,22 +21,10 @@ pub(super) struct DistilBert {
     /// `(max_position_embeddings, dim)`.
     position_embeddings: Vec<f32>,
     embeddings_norm: LayerNorm,
-    layer: Vec<Block>,
+    layer: Vec<EncoderLayer>,
     /// With ReLU, on the first token of a text.
     pre_classifier: Linear,
     classifier: Linear,
-}
-
-#[derive(Debug)]
-struct Block {
-    /// Query, key and value in one product.
-    qkv: Linear,
-    out_lin: Linear,
-    sa_layer_norm: LayerNorm,
-    lin1: Linear,
-    lin2: Linear,
-    output_layer_norm: LayerNorm,
-    heads: usize,
 }
 
 impl DistilBert {
@@ -71,7 +59,7 @@ impl DistilBert {
         let position_embeddings = vb.pp("position_embeddings").plain("weight")?;
         let embeddings_norm = vb.pp("LayerNorm").layer_norm(eps)?;
         let layer = (0..config.num_hidden_layers)
-            .map(|layer| Block::new(config, &mut weights.pp("transformer").pp("layer").pp(layer)))
+            .map(|layer| encoder_layer(config, &mut weights.pp("transformer").pp("layer").pp(layer)))
             .collect::<Result<_>>()?;
         let pre_classifier = weights.pp("pre_classifier").linear()?.then(Activation::Relu);
         let classifier = weights.pp("classifier").linear()?;
@@ -89,53 +77,27 @@ impl DistilBert {
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let positions: Vec<usize> = texts.iter().flat_map(|text| 0..text.len()).collect();
-        let first = first_rows(&lengths);
-        let mut x = self.word_embeddings.forward(&texts.concat(), |row, out| {
+        let x = self.word_embeddings.forward(&texts.concat(), |row, out| {
             let width = out.len();
             kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
         })?;
         self.embeddings_norm.forward_in_place(&x, pool)?;
-        for (i, block) in (1..).zip(&self.layer) {
-            let wanted = (i == self.layer.len()).then_some(first.as_slice());
-            x = block.forward(x, &lengths, wanted, pool)?;
-        }
-        self.classifier.forward(&self.pre_classifier.forward(&x, pool)?, pool)
+        let first = first_rows(&self.layer, x, &lengths, pool)?;
+        self.classifier.forward(&self.pre_classifier.forward(&first, pool)?, pool)
     }
 }
 
-impl Block {
-    fn new(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<Block> {
-        let eps = config.layer_norm_eps;
-        Ok(Block {
-            qkv: vb.pp("attention").linears(["q_lin", "k_lin", "v_lin"])?,
-            out_lin: vb.pp("attention").pp("out_lin").linear()?,
-            sa_layer_norm: vb.pp("sa_layer_norm").layer_norm(eps)?,
-            lin1: vb.pp("ffn").pp("lin1").linear()?.then(config.activation),
-            lin2: vb.pp("ffn").pp("lin2").linear()?,
-            output_layer_norm: vb.pp("output_layer_norm").layer_norm(eps)?,
-            heads: config.num_attention_heads,
-        })
-    }
-
-    /// Turns `x`, `(rows, dim)`, into the `wanted` rows of the next block's: each half is added to it, and the sum
-    /// normalised.
-    fn forward(
-        &self,
-        x: Tensor,
-        lengths: &[usize],
-        wanted: Option<&[u32]>,
-        pool: &dyn Pool,
-    ) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&x, pool)?;
-        let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
-        let [mixed, x] = rows([mixed, x], wanted)?;
-        self.out_lin.forward_add(&mixed, &x, pool)?;
-        self.sa_layer_norm.forward_in_place(&x, pool)?;
-        let inner = self.lin1.forward(&x, pool)?;
-        self.lin2.forward_add(&inner, &x, pool)?;
-        self.output_layer_norm.forward_in_place(&x, pool)?;
-        Ok(x)
-    }
+fn encoder_layer(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<EncoderLayer> {
+    let eps = config.layer_norm_eps;
+    Ok(EncoderLayer {
+        qkv: vb.pp("attention").linears(["q_lin", "k_lin", "v_lin"])?,
+        attention_output: vb.pp("attention").pp("out_lin").linear()?,
+        attention_norm: vb.pp("sa_layer_norm").layer_norm(eps)?,
+        intermediate: vb.pp("ffn").pp("lin1").linear()?.then(config.activation),
+        output: vb.pp("ffn").pp("lin2").linear()?,
+        output_norm: vb.pp("output_layer_norm").layer_norm(eps)?,
+        heads: config.num_attention_heads,
+    })
 }
 
 /// The hub's spellings: with and without `distilbert.`, heads of pre-training.

@@ -1,11 +1,12 @@
 //! The architectures: ids in, logits out.
 //!
 //! - [`gpt2`]: the generator;
-//! - [`bert`] and [`distilbert`]: the encoders, behind the classifiers' common face, [`Encoder`].
+//! - [`bert`] and [`distilbert`]: the encoders, of the same layers, behind the classifiers' common face, [`Encoder`].
 
 pub mod bert;
 pub mod distilbert;
 mod encoder;
+mod encoder_layer;
 pub mod gpt2;
 
 pub use encoder::Encoder;
