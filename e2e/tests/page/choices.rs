@@ -1,7 +1,7 @@
 //! What a visitor chose is there at the next visit, or the page says what became of it.
 
 use anyhow::Result;
-use inkling_e2e::{Home, hub::Hub, page::Page, spec};
+use inkling_e2e::{Home, page::Page, spec};
 
 use crate::{downloads, files, models, notice, outcome, run, set_seed, until_ready};
 
@@ -93,12 +93,9 @@ fn rubbish_in_what_was_kept_harms_nothing() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn models_of_a_hub_come_back_and_are_asked_for_once_they_are_gone() {
     spec(async |home| {
-        let (hub, folder) = (Hub::start()?, models::models());
-        hub.add("small/gpt2", &folder.path().join("gpt2"))?;
-        let weights = || hub.asked().into_iter().filter(|asked| asked.name == "model.safetensors").count();
-        let page = home.visit().await?;
-        until_ready(&page).await?;
-        downloads::choose(&page, &hub, &[("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")]).await?;
+        let (hub, _folder, page) = downloads::hub_and_page(home).await?;
+        let weights = || downloads::asked_for_weights(&hub).len();
+        downloads::choose(&page, &hub, &downloads::WRITER_ONLY).await?;
         until_ready(&page).await?;
         assert!(weights() > 0);
         reload(home, &page).await?;

@@ -36,8 +36,8 @@ pub(crate) async fn look_up(page: &Page<'_>, hub: &Hub, repos: &[(&str, &str)]) 
     page.click("button", "Look up sizes").await
 }
 
-/// A hub with a small writer, and the folder that it has it from; the page at rest.
-async fn hub_and_page(home: &Home) -> Result<(Hub, TempDir, Page<'_>)> {
+/// A hub with small models, and the folder that it has them from; the page at rest.
+pub(crate) async fn hub_and_page(home: &Home) -> Result<(Hub, TempDir, Page<'_>)> {
     let (hub, folder) = (Hub::start()?, models::models());
     for model in ["gpt2", "distilgpt2", "critic"] {
         hub.add(&format!("small/{model}"), &folder.path().join(model))?;
@@ -47,9 +47,10 @@ async fn hub_and_page(home: &Home) -> Result<(Hub, TempDir, Page<'_>)> {
     Ok((hub, folder, page))
 }
 
-const WRITER_ONLY: [(&str, &str); 3] = [("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")];
+pub(crate) const WRITER_ONLY: [(&str, &str); 3] = [("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")];
 
-fn asked_for_weights(hub: &Hub) -> Vec<Option<String>> {
+/// The ranges that weights were asked for by, since the last look.
+pub(crate) fn asked_for_weights(hub: &Hub) -> Vec<Option<String>> {
     let asked = hub.asked().into_iter().filter(|Asked { name, .. }| name == "model.safetensors");
     asked.map(|asked| asked.range).collect()
 }

@@ -2,28 +2,14 @@
 
 use anyhow::Result;
 use inkling_e2e::{
-    Home,
-    hub::{Asked, Fault, Hub},
+    hub::Fault,
     page::Page,
     server::{Server, inkling},
     spec, spec_with,
 };
 use serde_json::json;
 
-use crate::{
-    Card, assert_same, cards, downloads, models, notice, rows_of, run, server_mode, set_seed, until_ready,
-};
-
-/// A hub with small models, and the page at rest.
-async fn hub_and_page(home: &Home) -> Result<(Hub, Page<'_>)> {
-    let (hub, folder) = (Hub::start()?, models::models());
-    for model in ["gpt2", "critic"] {
-        hub.add(&format!("small/{model}"), &folder.path().join(model))?;
-    }
-    let page = home.visit().await?;
-    until_ready(&page).await?;
-    Ok((hub, page))
-}
+use crate::{Card, assert_same, cards, downloads, notice, rows_of, run, server_mode, set_seed, until_ready};
 
 /// Holds the cards of a run with seed 7 against the command line.
 fn check(cards: &[Card]) -> Result<()> {
@@ -33,10 +19,6 @@ fn check(cards: &[Card]) -> Result<()> {
         assert_same(card, row);
     }
     Ok(())
-}
-
-fn weights_asked_for(hub: &Hub) -> Vec<Asked> {
-    hub.asked().into_iter().filter(|asked| asked.name == "model.safetensors").collect()
 }
 
 /// Without SSE4.1 Chromium has no SIMD in WebAssembly, as on a processor from before 2008.
@@ -79,7 +61,7 @@ fn over_plain_http_from_another_machine_the_page_keeps_nothing_and_runs() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_model_too_big_for_a_page_is_refused_before_it_is_downloaded() {
     spec(async |home| {
-        let (hub, page) = hub_and_page(home).await?;
+        let (hub, _folder, page) = downloads::hub_and_page(home).await?;
         // As large as GPT-3.
         let config = json!({
             "model_type": "gpt2", "vocab_size": 50257, "n_positions": 2048, "n_embd": 12288, "n_layer": 96, "n_head": 96,
@@ -91,7 +73,7 @@ fn a_model_too_big_for_a_page_is_refused_before_it_is_downloaded() {
         page.says("a page can give a model 3.5 GB at most. Run it on a server.").await?;
         let button = page.find("button", "Download and use").await?;
         assert!(!button.is_enabled().await?);
-        assert_eq!(weights_asked_for(&hub), []);
+        assert_eq!(downloads::asked_for_weights(&hub), []);
         Ok(())
     });
 }
@@ -100,7 +82,7 @@ fn a_model_too_big_for_a_page_is_refused_before_it_is_downloaded() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn without_the_critic_the_texts_are_kept() {
     spec(async |home| {
-        let (hub, page) = hub_and_page(home).await?;
+        let (hub, _folder, page) = downloads::hub_and_page(home).await?;
         hub.fail("model.safetensors", Fault::Gone, usize::MAX);
         downloads::choose(&page, &hub, &[("gpt2", ""), ("distilgpt2", ""), ("bert", "small/critic")]).await?;
         page.wait("the failure", async || Ok(crate::node_state(&page, "bert").await? == "failed")).await?;
@@ -120,7 +102,7 @@ fn without_the_critic_the_texts_are_kept() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn without_one_writer_the_other_s_text_is_scored() {
     spec(async |home| {
-        let (hub, page) = hub_and_page(home).await?;
+        let (hub, _folder, page) = downloads::hub_and_page(home).await?;
         hub.fail("model.safetensors", Fault::Gone, usize::MAX);
         downloads::choose(&page, &hub, &[("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")]).await?;
         page.wait("the failure", async || Ok(crate::node_state(&page, "gpt2").await? == "failed")).await?;

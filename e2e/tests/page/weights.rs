@@ -1,7 +1,7 @@
 //! A visitor has weights kept at 4 bits, and gets the texts of `--dtype q4`.
 
 use anyhow::Result;
-use inkling_e2e::{hub::Hub, page::Page, server::inkling, spec};
+use inkling_e2e::{page::Page, server::inkling, spec};
 use serde_json::Value;
 
 use crate::{
@@ -117,12 +117,9 @@ fn a_link_of_four_bits_gives_another_visitor_the_same_text() {
 #[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
 fn a_model_of_a_hub_comes_again_only_if_the_visitor_agrees_and_is_kept_at_both() {
     spec(async |home| {
-        let (hub, folder) = (Hub::start()?, models::models());
-        hub.add("small/gpt2", &folder.path().join("gpt2"))?;
-        let weights = || hub.asked().into_iter().filter(|asked| asked.name == "model.safetensors").count();
-        let page = home.visit().await?;
-        until_ready(&page).await?;
-        downloads::choose(&page, &hub, &[("gpt2", "small/gpt2"), ("distilgpt2", ""), ("bert", "")]).await?;
+        let (hub, folder, page) = downloads::hub_and_page(home).await?;
+        let weights = || downloads::asked_for_weights(&hub).len();
+        downloads::choose(&page, &hub, &downloads::WRITER_ONLY).await?;
         until_ready(&page).await?;
         assert_eq!(weights(), 1);
         set_seed(&page, 7).await?;
