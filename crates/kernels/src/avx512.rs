@@ -11,7 +11,8 @@
 //! 3. Fewer rows wait for memory. The second-level cache can have more lines under way than the first, so weights are
 //!    asked for there, 4 KiB ahead: 10 % faster on an Emerald Rapids server that reads 14 GB/s a core, 30 % in AVX2's
 //!    kernel, whose longer code lets the processor look less far ahead by itself. Into the first level AVX-512's gained
-//!    3 %, and the distance (2 to 16 KiB) made no difference.
+//!    3 %, and the distance (2 to 16 KiB) made no difference. The first 8 rows of more ask for them as well (a prompt of 64
+//!    is read 6 % faster); those after them find them near.
 //! 4. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
 
@@ -123,27 +124,28 @@ unsafe fn matmul_of<T: Weights>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3>(matrix, x, panel, first, around, out),
-                    4 => rows::<T, 4>(matrix, x, panel, first, around, out),
-                    5 => rows::<T, 5>(matrix, x, panel, first, around, out),
-                    6 => rows::<T, 6>(matrix, x, panel, first, around, out),
-                    7 => rows::<T, 7>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 8>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, true>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, true>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, true>(matrix, x, panel, first, around, out),
+                    4 => rows::<T, 4, true>(matrix, x, panel, first, around, out),
+                    5 => rows::<T, 5, true>(matrix, x, panel, first, around, out),
+                    6 => rows::<T, 6, true>(matrix, x, panel, first, around, out),
+                    7 => rows::<T, 7, true>(matrix, x, panel, first, around, out),
+                    _ if first == 0 => rows::<T, 8, true>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 8, false>(matrix, x, panel, first, around, out),
                 }
             }
         }
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group.
+/// The outputs of one panel for the activation rows `first..first + M`, a group; `FETCH` for the first, or the only one.
 ///
 /// # Safety
 /// Nobody else uses the panel's columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows<T: Weights, const M: usize>(
+unsafe fn rows<T: Weights, const M: usize, const FETCH: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -158,7 +160,7 @@ unsafe fn rows<T: Weights, const M: usize>(
         let mut dots: [_; M] = x.map(|x| _mm512_set1_epi32(T::excess(&x)));
         for pair in 0..BLOCK / 8 {
             // SAFETY: this function enables AVX-512 F and BW.
-            let w = unsafe { if M < 8 { tile.pair::<true>(pair) } else { tile.pair::<false>(pair) } };
+            let w = unsafe { tile.pair::<FETCH>(pair) };
             for (i, w) in w.into_iter().enumerate() {
                 for m in 0..M {
                     let q = &x[m].q[(2 * pair + i) * 4..];
