@@ -19,8 +19,11 @@ use seeded::Gpt2Sizes;
 use std::hint::black_box;
 use std::process::ExitCode;
 
-const CASES: [(&str, Prepare); 5] = [
+const CASES: [(&str, Prepare); 6] = [
     ("sampler/top_k_50/50257", || sample(Parameters::default())),
+    ("sampler/top_p_0.95/50257", || {
+        sample(Parameters { top_k: Some(0), top_p: Some(0.95), ..Parameters::default() })
+    }),
     ("sampler/greedy/50257", || sample(Parameters { do_sample: Some(false), ..Parameters::default() })),
     ("tokenizer/byte_level_bpe", || {
         encode(include_bytes!("../../../models/demo/writer/tokenizer.json"), |tokenizer, text| {

@@ -6,10 +6,12 @@
 //!
 //! Nothing is allocated per token once the scratch has grown but the alternatives that are answered, and the vocabulary is
 //! never sorted as a whole: the likeliest token and the `k` likeliest are looked for in the few groups of logits whose
-//! maxima are high enough, and top-p sorts block after block of the likeliest until it holds enough. The one pass over all
-//! logits is the sum that makes a logit a log-probability.
+//! maxima are high enough; of a whole vocabulary only those tokens become candidates that weigh enough for top-p and min-p,
+//! and top-p sorts block after block of the likeliest until it holds enough. With top-k, the one pass over all logits is
+//! the sum that makes a logit a log-probability.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 use crate::kernels::{self, exp};
@@ -44,6 +46,8 @@ pub struct Sampler {
     alternatives: usize,
     random: Random,
     candidates: Vec<Candidate>,
+    /// Of the whole vocabulary, where there is no top-k.
+    weights: Vec<f32>,
     changes: Changes,
 }
 
@@ -62,6 +66,7 @@ impl Sampler {
             alternatives: settings.alternatives,
             random: Random::new(settings.seed, sequence as u64),
             candidates: Vec::new(),
+            weights: Vec::new(),
             changes: Changes::default(),
         }
     }
@@ -92,13 +97,16 @@ impl Sampler {
     /// One draw from the warped distribution. Invariant: some logit is finite and none is NaN or `+inf`.
     fn draw(&mut self, logits: &Row<'_>) -> u32 {
         let kept = &mut self.candidates;
-        match self.top_k {
-            0 => everything(logits.values(), kept),
-            k => likeliest(logits, k, kept),
-        }
-        weigh(kept, self.temperature);
-        if self.top_p < 1.0 {
-            top_p(kept, self.top_p, 1);
+        if self.top_k == 0 {
+            self.weights.resize(logits.values().len(), 0.0);
+            kernels::weigh(logits.values(), logits.highest(), self.temperature, &mut self.weights);
+            nucleus(logits.values(), &self.weights, self.top_p, kept);
+        } else {
+            likeliest(logits, self.top_k, kept);
+            weigh(kept, self.temperature);
+            if self.top_p < 1.0 {
+                top_p(kept, self.top_p, 1);
+            }
         }
         if self.min_p > 0.0 {
             min_p(kept, self.min_p);
@@ -191,15 +199,90 @@ pub fn weigh(candidates: &mut [Candidate], temperature: f32) {
     }
 }
 
+/// The tokens of a whole vocabulary that [`top_p`] keeps, or all if `p` is 1, by id into `out`; some that weigh nothing may
+/// be missing.
+///
+/// `weights`: of all `logits`, the highest 1. Only those about as likely as the last one that is kept are sorted.
+fn nucleus(logits: &[f32], weights: &[f32], p: f32, out: &mut Vec<Candidate>) {
+    let token = |id: usize| Candidate { id: id as u32, logit: logits[id], weight: weights[id] };
+    out.clear();
+    if p >= 1.0 {
+        out.extend((0..logits.len()).map(token).filter(|c| c.weight > 0.0));
+        return;
+    }
+    let masses = Masses::of(weights);
+    let enough = mass(p, masses.total);
+    let (mut mass, steps) = masses.around(enough);
+    for (id, weight) in weights.iter().enumerate() {
+        if steps.contains(&Masses::step(*weight)) {
+            out.push(token(id));
+        }
+    }
+    out.sort_unstable_by(by_likelihood);
+    let last = out.iter().find(|c| {
+        mass += f64::from(c.weight);
+        mass >= enough
+    });
+    let Some(last) = last.or(out.last()).copied() else { return };
+    out.clear();
+    // Which of them weigh enough is asked first: it is what decides for nearly all.
+    let least = last.weight * 0.99;
+    for (id, weight) in weights.iter().enumerate() {
+        if *weight >= least && by_likelihood(&token(id), &last).is_le() {
+            out.push(token(id));
+        }
+    }
+}
+
+/// How much weight lies where: the weights in 0..=1, from the heaviest on, in steps of an eighth of their power of two.
+struct Masses {
+    steps: [f64; Masses::STEPS],
+    total: f64,
+}
+
+impl Masses {
+    const ONE: u32 = 1.0_f32.to_bits();
+    /// Bits after an exponent and three more.
+    const BITS: u32 = 20;
+    const STEPS: usize = (Masses::ONE >> Masses::BITS) as usize + 1;
+
+    fn step(weight: f32) -> usize {
+        (Masses::ONE.saturating_sub(weight.to_bits()) >> Masses::BITS) as usize
+    }
+
+    fn of(weights: &[f32]) -> Self {
+        let mut masses = Masses { steps: [0.0; Masses::STEPS], total: 0.0 };
+        for &weight in weights {
+            masses.steps[Masses::step(weight)] += f64::from(weight);
+            masses.total += f64::from(weight);
+        }
+        masses
+    }
+
+    /// The steps around the one where the mass `enough` is reached, and the mass before them. With a step more on both
+    /// sides: `exp` may err in the last place, and then of two weights the likelier token's is not the heavier.
+    fn around(&self, enough: f64) -> (f64, RangeInclusive<usize>) {
+        let mut mass = 0.0;
+        let reached = self.steps.iter().position(|step| {
+            mass += step;
+            mass >= enough
+        });
+        let reached = reached.unwrap_or(Masses::STEPS);
+        // Steps without a token are as good as none.
+        let before = |step: &usize| self.steps[*step] > 0.0;
+        let first = (0..reached).rev().find(before).unwrap_or(reached);
+        (self.steps[..first].iter().sum(), first..=reached + 1)
+    }
+}
+
 /// Keeps the fewest likeliest candidates that hold `p` of the whole weight, and at least `least`; leaves them best first.
 ///
 /// "Hold" is meant up to one part in a million, which f32 logits do not resolve: with probabilities 0.5, 0.3, 0.1, 0.1
 /// and `p` = 0.8 two are kept, however the sum is rounded.
 /// Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"; Hugging Face's `TopPLogitsWarper`.
 pub fn top_p(candidates: &mut Vec<Candidate>, p: f32, least: usize) {
-    const ROUNDING: f64 = 1e-6;
     let total: f64 = candidates.iter().map(|c| f64::from(c.weight)).sum();
-    let enough = (f64::from(p) - ROUNDING) * total;
+    let enough = mass(p, total);
     let mut mass = 0.0;
     let mut sorted = 0;
     let mut block = 64;
@@ -219,6 +302,12 @@ pub fn top_p(candidates: &mut Vec<Candidate>, p: f32, least: usize) {
         sorted = end;
         block *= 4;
     }
+}
+
+/// The mass that holds `p` of `total`: see [`top_p`].
+fn mass(p: f32, total: f64) -> f64 {
+    const ROUNDING: f64 = 1e-6;
+    (f64::from(p) - ROUNDING) * total
 }
 
 /// Keeps the candidates that weigh at least `p` times as much as the heaviest.

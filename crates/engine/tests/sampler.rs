@@ -364,7 +364,11 @@ fn some_logits() -> impl Strategy<Value = Vec<f32>> {
 }
 
 fn some_parameters() -> impl Strategy<Value = Parameters> {
-    let numbers = (1e-3_f32..100.0, 0_usize..700, 1e-6_f32..=1.0, 0.0_f32..=1.0, 0.01_f32..100.0);
+    // What is common, and all that may come.
+    let temperature = prop_oneof![0.3_f32..2.0, 1e-3_f32..100.0];
+    let top_k = prop_oneof![Just(0), 0_usize..700];
+    let min_p = prop_oneof![Just(0.0), 0.0_f32..0.1, 0.0_f32..=1.0];
+    let numbers = (temperature, top_k, prop_oneof![Just(1.0), 1e-6_f32..=1.0], min_p, 0.01_f32..100.0);
     (any::<u64>(), any::<bool>(), numbers, 0_usize..4, 0_usize..=20).prop_map(
         |(seed, do_sample, (temperature, top_k, top_p, min_p, penalty), ngram, alternatives)| Parameters {
             seed: Some(seed),
@@ -379,6 +383,14 @@ fn some_parameters() -> impl Strategy<Value = Parameters> {
             ..Parameters::default()
         },
     )
+}
+
+/// Logits of a larger vocabulary without ties, or nearly: squares of uniforms, so that few are high.
+fn different_logits() -> impl Strategy<Value = Vec<f32>> {
+    (1_usize..9000, 1.0_f32..30.0, any::<u64>()).prop_map(|(n, spread, seed)| {
+        let mut random = Random::new(seed, 0);
+        (0..n).map(|_| -spread * (1.0 - random.uniform().powi(2)) as f32).collect()
+    })
 }
 
 /// Logits of a larger vocabulary, which has many ties: 1 to 40 values, in any order.
@@ -459,7 +471,9 @@ proptest! {
 
     #[test]
     fn the_sampler_does_what_plain_scans_do(
-        parameters in some_parameters(), logits in prop_oneof![some_logits(), many_logits()], context in some_context(),
+        parameters in some_parameters(),
+        logits in prop_oneof![some_logits(), many_logits(), different_logits()],
+        context in some_context(),
     ) {
         let drawn = sample(&parameters, &logits, &context);
         let settings = settings(parameters);
@@ -471,7 +485,9 @@ proptest! {
 
     #[test]
     fn maxima_stay_those_of_changed_logits(
-        parameters in some_parameters(), logits in prop_oneof![some_logits(), many_logits()], context in some_context(),
+        parameters in some_parameters(),
+        logits in prop_oneof![some_logits(), many_logits(), different_logits()],
+        context in some_context(),
         k in 0_usize..700,
     ) {
         let settings = settings(parameters);

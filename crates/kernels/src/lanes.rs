@@ -250,6 +250,18 @@ pub(crate) fn sum_exp<F: Lanes>(x: &[f32], highest: f32) -> f64 {
 }
 
 #[inline(always)]
+pub(crate) fn weigh<F: Lanes>(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]) {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let (outs, rest_out) = out.as_chunks_mut::<LANES>();
+    for (x, out) in chunks.iter().zip(outs) {
+        exp(F::load(x).sub(F::splat(highest)).div(F::splat(temperature))).store(out);
+    }
+    for (x, out) in rest.iter().zip(rest_out) {
+        *out = math::exp((x - highest) / temperature);
+    }
+}
+
+#[inline(always)]
 pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
     let highest = highest::<F>(x);
 
@@ -338,7 +350,7 @@ fn score<F: Lanes, Q: Query<F> + ?Sized>(q: &Q, keys: &[f32], stride: usize, sco
 
 /// `out = sum over positions of score * value` for `16 * N` columns of the values, kept in registers.
 #[inline(always)]
-fn weigh<F: Lanes, const N: usize>(
+fn weigh_values<F: Lanes, const N: usize>(
     scores: &[f32],
     values: &[f32],
     stride: usize,
@@ -377,9 +389,9 @@ fn score_four<F: Lanes, const N: usize>(
     }
 }
 
-/// [`weigh`] for `Q` queries: over the positions that all of them see, then what each sees by itself.
+/// [`weigh_values`] for `Q` queries: over the positions that all of them see, then what each sees by itself.
 #[inline(always)]
-fn weigh_together<F: Lanes, const Q: usize, const N: usize>(
+fn weigh_values_together<F: Lanes, const Q: usize, const N: usize>(
     scores: &[&mut [f32]],
     values: &[f32],
     stride: usize,
@@ -434,13 +446,13 @@ fn attend_four<F: Lanes, const N: usize>(
         *inverse = 1.0 / exp_minus_max::<F>(scores);
     }
     if F::REGISTERS >= 16 {
-        weigh_together::<F, TOGETHER, N>(scores, values, stride, &inverses, 0, outs);
+        weigh_values_together::<F, TOGETHER, N>(scores, values, stride, &inverses, 0, outs);
     } else {
         // Half the queries and 16 columns at a time fit the registers.
         for (at, half) in (0..N).flat_map(|i| [(i, 0), (i, 2)]) {
             let (scores, inverses) = (&scores[half..half + 2], &inverses[half..half + 2]);
             let outs = &mut outs[half..half + 2];
-            weigh_together::<F, 2, 1>(scores, values, stride, inverses, at * LANES, outs);
+            weigh_values_together::<F, 2, 1>(scores, values, stride, inverses, at * LANES, outs);
         }
     }
 }
@@ -486,15 +498,15 @@ fn attend_alone<F: Lanes>(
     let inverse = 1.0 / exp_minus_max::<F>(scores);
     let mut at = 0;
     while F::KEPT >= 4 && n - at >= 4 * LANES {
-        weigh::<F, 4>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 4>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += 4 * LANES;
     }
     while n - at >= 2 * LANES {
-        weigh::<F, 2>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 2>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += 2 * LANES;
     }
     if n - at >= LANES {
-        weigh::<F, 1>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 1>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += LANES;
     }
     for i in at..n {
@@ -519,6 +531,7 @@ macro_rules! twins {
             fn highest(x: &[f32]) -> f32;
             fn maxima(x: &[f32], out: &mut [f32]);
             fn sum_exp(x: &[f32], highest: f32) -> f64;
+            fn weigh(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]);
             fn exp_minus_max(x: &mut [f32]) -> f32;
             fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,
                 scores: &mut [&mut [f32]], outs: &mut [&mut [f32]]);

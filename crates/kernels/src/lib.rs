@@ -357,6 +357,12 @@ pub fn sum_exp(x: &[f32], highest: f32) -> f64 {
     dispatch!(Isa::active(), sum_exp(x, highest))
 }
 
+/// `out = exp((x - highest) / temperature)`: the weights of a softmax with a temperature, of which `highest` has 1. As many
+/// as there are elements in both.
+pub fn weigh(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]) {
+    dispatch!(Isa::active(), weigh(x, highest, temperature, out))
+}
+
 /// Which positions a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {

@@ -188,6 +188,13 @@ pub(crate) fn sum_exp(x: &[f32], highest: f32) -> f64 {
     lanes.into_iter().sum()
 }
 
+/// `out = exp((x - highest) / temperature)`.
+pub(crate) fn weigh(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]) {
+    for (x, out) in x.iter().zip(out) {
+        *out = exp((x - highest) / temperature);
+    }
+}
+
 /// `x` becomes `exp(x - max(x))`, or 0 where that is below `exp(NEGLIGIBLE)`; returns the sum.
 pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
     let highest = highest(x);

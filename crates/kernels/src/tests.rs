@@ -204,6 +204,19 @@ proptest! {
     }
 
     #[test]
+    fn weights_agree(n in 0_usize..100, seed: u64, spread in 0.01_f32..60.0, temperature in 0.01_f32..4.0) {
+        let mut x: Vec<f32> = numbers(seed, n).iter().map(|x| x * spread).collect();
+        if let Some(banned) = x.get_mut(seed as usize % 100) {
+            *banned = f32::NEG_INFINITY;
+        }
+        twins_agree(|isa| {
+            let mut out = vec![f32::NAN; n];
+            dispatch!(isa, weigh(&x, spread, temperature, &mut out));
+            out
+        });
+    }
+
+    #[test]
     fn sums_over_a_vocabulary_agree(n in 0_usize..100, seed: u64, spread in 0.01_f32..60.0) {
         let x: Vec<f32> = numbers(seed, n).iter().map(|x| x * spread).collect();
         twins_agree(|isa| {
