@@ -15,7 +15,7 @@ use crate::{
 
 /// Most tokens of a prompt that a step reads, so that a host that stops a long prompt need not wait for all of it. At
 /// 8 bits the numbers are the same to the bit however a prompt is cut.
-const PREFILL: usize = 32;
+const PREFILL: usize = 64;
 
 /// A generator ready to run: model, tokenizer, and what the checkpoint says about decoding.
 #[derive(Debug)]
