@@ -323,7 +323,10 @@ fn generate(
     };
     let began = Instant::now();
     let mut decoding = generator.start(Prompt::Ids(prompt), &parameters, 0)?;
-    decoding.step(pool)?;
+    // A long prompt takes several steps.
+    while decoding.generation().sequences()[0].new_ids().is_empty() {
+        decoding.step(pool)?;
+    }
     let prefill = began.elapsed();
     while decoding.step(pool)?.is_some() {}
     let decode = began.elapsed() - prefill;
