@@ -394,6 +394,12 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn fetch(at: *const f32) {
+        // SAFETY: see above; what is asked for may lie anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         // SAFETY: see above.
         unsafe {

