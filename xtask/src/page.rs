@@ -7,7 +7,7 @@
 //!    that it holds on hosts that set no headers;
 //! 2. the page's module loses the names of its functions, a quarter of what it weighs;
 //! 3. the demo models are put beside, with their sizes and hashes;
-//! 4. `precache.json` lists every file for the service worker, whose text changes whenever one of them does;
+//! 4. `precache.json` lists what the service worker keeps, whose text changes whenever one of them does;
 //! 5. in release, a copy compressed by brotli stands beside each file that gets smaller by it.
 
 use std::collections::BTreeMap;
@@ -220,16 +220,22 @@ pub(crate) fn add_demo_models(from: &Path, to: &Path) -> Result<()> {
     write(&to.join("index.json"), &format!("{}\n", json!({"models": models})))
 }
 
-/// Lists every file for the service worker, and gives the service worker the version that the list has.
+/// Lists what the page needs for the service worker, of the engine's builds each with its name, and gives the service
+/// worker the version that the list has.
 fn add_precache(folder: &Path) -> Result<()> {
     let mut listed = Vec::new();
     let mut all = String::new();
-    for path in files(folder)?.into_iter().filter(|path| path != PRECACHE && path != SERVICE_WORKER) {
+    for path in files(folder)?.into_iter().filter(|path| is_needed(path)) {
         let bytes = read(&folder.join(&path))?;
         let sha256 = hash(&bytes);
         writeln!(all, "{sha256} {path}")?;
         let kind = if path.starts_with(DEMO) { "model" } else { "page" };
-        listed.push(json!({"path": path, "size_bytes": bytes.len(), "sha256": sha256, "kind": kind}));
+        let mut file = json!({"path": path, "size_bytes": bytes.len(), "sha256": sha256, "kind": kind});
+        let build = path.strip_prefix("engine/inkling_web.").and_then(|name| name.strip_suffix(".wasm"));
+        if let Some(build) = build {
+            file["build"] = json!(build);
+        }
+        listed.push(file);
     }
     let version = &hash(all.as_bytes())[..16];
     write(&folder.join(PRECACHE), &format!("{}\n", json!({"version": version, "files": listed})))?;
@@ -244,6 +250,11 @@ fn add_precache(folder: &Path) -> Result<()> {
         write(&worker, &text.replace(VERSION, version))?;
     }
     Ok(())
+}
+
+/// Whether the page needs the file without a network: neither the list itself nor what only people read.
+fn is_needed(path: &str) -> bool {
+    path != PRECACHE && path != SERVICE_WORKER && !path.ends_with(".d.ts") && !path.ends_with(".md")
 }
 
 /// Weights are close to random bytes: brotli takes long for a few per cent.
@@ -389,6 +400,9 @@ mod tests {
     fn a_page_is_finished_and_a_change_reaches_the_service_worker() {
         let folder = std::env::temp_dir().join(format!("inkling-page-{}", std::process::id()));
         fs::create_dir_all(folder.join("engine")).unwrap();
+        for name in ["inkling.d.ts", "inkling_web.relaxed.wasm"] {
+            fs::write(folder.join("engine").join(name), name).unwrap();
+        }
         let version = |script: &str| {
             fs::write(folder.join("engine/inkling.js"), script).unwrap();
             fs::write(folder.join("sw.js"), "const version = '__INKLING_VERSION__';").unwrap();
@@ -402,12 +416,24 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
         assert_ne!(one, other);
         assert!(!one.contains(VERSION));
+        let listed = |index: usize| &list["files"][index];
         assert_eq!(
             list["files"].as_array().unwrap().len(),
-            1,
-            "neither itself nor the service worker: {list}"
+            2,
+            "neither itself nor the service worker nor what only people read: {list}"
         );
-        assert_eq!(list["files"][0]["sha256"], hash(b"1"));
+        assert_eq!((&listed(0)["sha256"], &listed(0)["build"]), (&json!(hash(b"1")), &json!(null)));
+        assert_eq!(listed(1)["build"], "relaxed");
+    }
+
+    #[test]
+    fn the_service_worker_picks_the_build_that_the_engine_picks() {
+        let probe = |path: &str| {
+            let text = fs::read_to_string(workspace_root().join(path)).unwrap();
+            let (_, rest) = text.split_once("const RELAXED_SIMD = [").unwrap();
+            rest.split_once("];").unwrap().0.to_owned()
+        };
+        assert_eq!(probe("crates/ui/assets/sw.js"), probe("crates/web/js/inkling.js"));
     }
 
     #[test]

@@ -1,10 +1,17 @@
-// Keeps the page, its engine and the demo models, so that the page works without a network after the first visit.
+// Keeps the page, the engine's build for this browser and the demo models, so that the page works without a network after
+// the first visit.
 // Files of a hub are not its business: the engine keeps those itself. A new version waits until the page asks for it.
 //
 // The build puts the version here; it changes whenever a file of the page does.
 const VERSION = "__INKLING_VERSION__";
 const NAME = `inkling-page-${VERSION}`;
 const LIST = "precache.json";
+/** As in engine/inkling.js: which of the engine's two builds this browser takes. */
+const RELAXED_SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0, 65, 0, 253, 15, 65, 0, 253, 15, 65, 0,
+  253, 15, 253, 147, 2, 11,
+];
+const BUILD = WebAssembly.validate(new Uint8Array(RELAXED_SIMD)) ? "relaxed" : "simd128";
 
 self.addEventListener("install", (event) => event.waitUntil(install()));
 self.addEventListener("activate", (event) => event.waitUntil(activate()));
@@ -20,7 +27,8 @@ self.addEventListener("fetch", (event) => {
 async function install() {
   const list = await fetch(LIST, { cache: "no-store" });
   if (!list.ok) throw new Error(`${LIST}: status ${list.status}`);
-  const { files } = await list.clone().json();
+  const { files: all, ...rest } = await list.json();
+  const files = all.filter(({ build }) => build === undefined || build === BUILD);
   const cache = await caches.open(NAME);
   const kept = await earlier();
   await Promise.all(files.map(async ({ path, sha256 }) => {
@@ -30,7 +38,7 @@ async function install() {
     if (!response.ok) throw new Error(`${path}: status ${response.status}`);
     await cache.put(path, response);
   }));
-  await cache.put(LIST, list);
+  await cache.put(LIST, Response.json({ ...rest, files }));
 }
 
 // What earlier versions kept, by path and hash: a file that did not change is not fetched again.

@@ -53,7 +53,12 @@ async function start(module, base) {
     const error = "This browser has no WebAssembly SIMD, which Inkling needs; any browser from 2023 on has it.";
     throw new InklingError({ error, kind: "unsupported" });
   }
-  module ??= await compile(new URL(`inkling_web.${has(RELAXED_SIMD) ? "relaxed" : "simd128"}.wasm`, base ?? OWN_FOLDER));
+  const compiled = (build) => compile(new URL(`inkling_web.${build}.wasm`, base ?? OWN_FOLDER));
+  if (!module && has(RELAXED_SIMD)) {
+    // A browser that has learnt it since the page was kept has only the other build without a network.
+    module = await compiled("relaxed").catch((error) => compiled("simd128").catch(() => { throw error; }));
+  }
+  module ??= await compiled("simd128");
   initSync({ module });
   return module;
 }
