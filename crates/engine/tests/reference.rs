@@ -235,7 +235,8 @@ fn cached_and_uncached_logits_agree_wherever_the_prompt_is_split() {
 
 #[test]
 fn a_long_prompt_read_in_pieces_gives_the_bits_of_one_read_whole() {
-    let ids: Vec<u32> = (0..100).map(|at| (at * 29 + 5) % 90).collect();
+    // Two pieces of 64, and a rest.
+    let ids: Vec<u32> = (0..150).map(|at| (at * 29 + 5) % 90).collect();
     let model = gpt2("gpt2-context-160", Dtype::Q8);
     let forward = |piece: &[u32], cache: &mut Cache| {
         model.forward(&mut [(piece, cache)], &SingleThread).unwrap().into_values()
@@ -243,7 +244,7 @@ fn a_long_prompt_read_in_pieces_gives_the_bits_of_one_read_whole() {
     let whole = forward(&ids, &mut Cache::new(model.config(), ids.len()));
     let mut cache = Cache::new(model.config(), ids.len());
     let mut pieces = Vec::new();
-    for piece in ids.chunks(32) {
+    for piece in ids.chunks(64) {
         pieces = forward(piece, &mut cache);
     }
     assert_eq!(pieces, whole);
@@ -251,10 +252,10 @@ fn a_long_prompt_read_in_pieces_gives_the_bits_of_one_read_whole() {
     let generator = Generator::new(model, None, Parameters::default(), Vec::new()).unwrap();
     let greedy = Parameters { max_new_tokens: Some(2), do_sample: Some(false), ..Parameters::default() };
     let mut decoding = generator.start(Prompt::Ids(&ids), &greedy, 0).unwrap();
-    for step in 0..4 {
+    for step in 0..3 {
         let produced = decoding.step(&SingleThread).unwrap().unwrap();
         let new: Vec<usize> = produced.iter().map(|produced| produced.token.id as usize).collect();
-        assert_eq!(new, if step < 3 { vec![] } else { vec![likeliest] }, "step {step}");
+        assert_eq!(new, if step < 2 { vec![] } else { vec![likeliest] }, "step {step}");
     }
 }
 
