@@ -2,8 +2,6 @@
 //!
 //! Source: Vaswani et al. 2017, 3.2.1; scores are multiplied with `scale`, `1/sqrt(head_dim)` as a rule.
 
-use std::cell::RefCell;
-
 use candle_core::Tensor;
 
 use super::op;
@@ -34,7 +32,7 @@ impl KeysValues {
 ///
 /// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side, as GPT-2's `c_attn` gives them.
 /// `batch`: for each sequence its number of rows and its cache; the new keys and values are appended first, so a
-/// query at position `p` sees positions `0..=p`. Gives `(rows, width)`.
+/// query at position `p` sees positions `0..=p`. `out`: `(rows, width)`, whose elements nobody else holds.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -43,14 +41,14 @@ pub fn cached_attention(
     batch: &mut [(usize, &mut KeysValues)],
     heads: usize,
     scale: f32,
+    out: &Tensor,
     pool: &dyn Pool,
-) -> Result<Tensor> {
-    let (rows, columns) = qkv.dims2()?;
+) -> Result<()> {
+    let columns = qkv.dims2()?.1;
     let width = columns / 3;
-    let batch = RefCell::new(batch);
-    Ok(op::map(qkv, "cached_attention", (rows, width), |qkv, out| {
+    Ok(op::update(out, qkv, "cached_attention", |out, qkv| {
         let (mut qkv, mut out) = (qkv, out);
-        for (queries, cache) in batch.borrow_mut().iter_mut() {
+        for (queries, cache) in batch.iter_mut() {
             let queries = *queries;
             let (own, rest) = qkv.split_at(queries * columns);
             let (own_out, rest_out) = out.split_at_mut(queries * width);
@@ -76,16 +74,22 @@ pub fn cached_attention(
 
 /// Attention of every text of a batch over itself, its scores multiplied with `1/sqrt(head_dim)`.
 ///
-/// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side; `lengths`: the rows of each text. Gives
-/// `(rows, width)`.
+/// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side; `lengths`: the rows of each text; `out`:
+/// `(rows, width)`, whose elements nobody else holds.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
-pub fn full_attention(qkv: &Tensor, lengths: &[usize], heads: usize, pool: &dyn Pool) -> Result<Tensor> {
-    let (rows, columns) = qkv.dims2()?;
+pub fn full_attention(
+    qkv: &Tensor,
+    lengths: &[usize],
+    heads: usize,
+    out: &Tensor,
+    pool: &dyn Pool,
+) -> Result<()> {
+    let columns = qkv.dims2()?.1;
     let width = columns / 3;
     let head_dim = width / heads;
-    Ok(op::map(qkv, "full_attention", (rows, width), |qkv, out| {
+    Ok(op::update(out, qkv, "full_attention", |out, qkv| {
         let (mut qkv, mut out) = (qkv, out);
         for &len in lengths {
             let (own, rest) = qkv.split_at(len * columns);

@@ -106,12 +106,34 @@ impl Linear {
         self.forward_after(None, x, pool)
     }
 
-    /// The layer on the normalised rows of `x`: `forward(norm.forward(x))` without a trip through memory.
+    /// `forward(x)`, or `forward(norm.forward(x))` without a trip through memory, into `out`: `(rows, out)`, whose elements
+    /// nobody else holds.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.
-    pub fn forward_normed(&self, norm: &LayerNorm, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
-        self.forward_after(Some(norm), x, pool)
+    pub fn forward_into(
+        &self,
+        norm: Option<&LayerNorm>,
+        x: &Tensor,
+        out: &Tensor,
+        pool: &dyn Pool,
+    ) -> Result<()> {
+        match &*self.weight {
+            Matrix::Packed(matrix) => {
+                let around = self.around(norm);
+                op::update(out, x, "linear_packed", |out, x| matrix.matmul_with(x, &around, out, pool))?;
+            }
+            Matrix::F32(_) => {
+                op::update(out, &self.forward_after(norm, x, pool)?, "copy", <[f32]>::copy_from_slice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Outputs.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.weight.shape().0
     }
 
     /// `residual += forward(x)`, in place: `residual` is `(rows, out)`, and nobody else holds it.
@@ -131,7 +153,7 @@ impl Linear {
         Ok(())
     }
 
-    /// `forward_normed` as a model's head, whose outputs are logits.
+    /// The layer on the normalised rows of `x` as a model's head, whose outputs are logits.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.

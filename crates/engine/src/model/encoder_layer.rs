@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::rows;
+use super::{Scratch, rows};
 use crate::{
     error::Result,
     kernels::Pool,
@@ -31,14 +31,17 @@ impl EncoderLayer {
         x: Tensor,
         lengths: &[usize],
         wanted: Option<&[u32]>,
+        scratch: &Scratch,
         pool: &dyn Pool,
     ) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&x, pool)?;
-        let mixed = full_attention(&qkv, lengths, self.heads, pool)?;
-        let [mixed, x] = rows([mixed, x], wanted)?;
+        let Scratch { qkv, mixed, inner } = scratch;
+        self.qkv.forward_into(None, &x, qkv, pool)?;
+        full_attention(qkv, lengths, self.heads, mixed, pool)?;
+        let [mixed, x] = rows([mixed.clone(), x], wanted)?;
         self.attention_output.forward_add(&mixed, &x, pool)?;
         self.attention_norm.forward_in_place(&x, pool)?;
-        let inner = self.intermediate.forward(&x, pool)?;
+        let inner = inner.narrow(0, 0, x.dims2()?.0)?;
+        self.intermediate.forward_into(None, &x, &inner, pool)?;
         self.output.forward_add(&inner, &x, pool)?;
         self.output_norm.forward_in_place(&x, pool)?;
         Ok(x)
@@ -58,9 +61,11 @@ pub(super) fn first_rows(
         Some(start)
     });
     let first: Vec<u32> = starts.collect();
-    for (i, layer) in (1..).zip(layers) {
-        let wanted = (i == layers.len()).then_some(first.as_slice());
-        x = layer.forward(x, lengths, wanted, pool)?;
+    let Some((last, others)) = layers.split_last() else { return rows([x], Some(&first)).map(|[x]| x) };
+    let (rows, width) = x.dims2()?;
+    let scratch = Scratch::new(rows, width, last.intermediate.outputs())?;
+    for layer in others {
+        x = layer.forward(x, lengths, None, &scratch, pool)?;
     }
-    Ok(x)
+    last.forward(x, lengths, Some(&first), &scratch, pool)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::rows;
+use super::{Scratch, rows};
 use crate::{
     checkpoint::{
         config::Gpt2Config,
@@ -176,11 +176,12 @@ impl Gpt2 {
         let mut x = self
             .wte
             .forward(&ids, |row, out| kernels::add(out, &self.wpe[positions[row] * width..][..width]))?;
+        let scratch = Scratch::new(ids.len(), width, self.config.n_inner)?;
         for (layer, block) in self.h.iter().enumerate() {
             let mut caches: Vec<(usize, &mut KeysValues)> =
                 batch.iter_mut().map(|(ids, cache)| (ids.len(), &mut cache.layers[layer])).collect();
             let wanted = wanted.filter(|_| layer + 1 == self.h.len());
-            x = block.forward(x, &mut caches, wanted, pool)?;
+            x = block.forward(x, &mut caches, wanted, &scratch, pool)?;
         }
         for (ids, cache) in batch.iter_mut() {
             cache.positions += ids.len();
@@ -209,13 +210,16 @@ impl Block {
         x: Tensor,
         caches: &mut [(usize, &mut KeysValues)],
         wanted: Option<&[u32]>,
+        scratch: &Scratch,
         pool: &dyn Pool,
     ) -> Result<Tensor> {
-        let qkv = self.attn.c_attn.forward_normed(&self.ln_1, &x, pool)?;
-        let mixed = cached_attention(&qkv, caches, self.attn.n_head, self.attn.scale, pool)?;
-        let [mixed, x] = rows([mixed, x], wanted)?;
+        let Scratch { qkv, mixed, inner } = scratch;
+        self.attn.c_attn.forward_into(Some(&self.ln_1), &x, qkv, pool)?;
+        cached_attention(qkv, caches, self.attn.n_head, self.attn.scale, mixed, pool)?;
+        let [mixed, x] = rows([mixed.clone(), x], wanted)?;
         self.attn.c_proj.forward_add(&mixed, &x, pool)?;
-        let inner = self.mlp.c_fc.forward_normed(&self.ln_2, &x, pool)?;
+        let inner = inner.narrow(0, 0, x.dims2()?.0)?;
+        self.mlp.c_fc.forward_into(Some(&self.ln_2), &x, &inner, pool)?;
         self.mlp.c_proj.forward_add(&inner, &x, pool)?;
         Ok(x)
     }

@@ -11,9 +11,27 @@ pub mod gpt2;
 
 pub use encoder::Encoder;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
+
+/// What the parts of a layer hand on. All layers share it: memory that every layer asked for anew would be given back and
+/// cleared by the system each time, which took a tenth of a prompt.
+struct Scratch {
+    /// `(rows, 3 * width)`.
+    qkv: Tensor,
+    /// `(rows, width)`.
+    mixed: Tensor,
+    /// `(rows, inner width)`.
+    inner: Tensor,
+}
+
+impl Scratch {
+    fn new(rows: usize, width: usize, inner_width: usize) -> Result<Scratch> {
+        let zeros = |columns| Tensor::zeros((rows, columns), DType::F32, &Device::Cpu);
+        Ok(Scratch { qkv: zeros(3 * width)?, mixed: zeros(width)?, inner: zeros(inner_width)? })
+    }
+}
 
 /// The rows `wanted` of each of `tensors`, `(rows, width)`; all of them for `None`.
 ///
