@@ -25,7 +25,7 @@ use inkling_engine::{
     generate::Generator,
     graph::node::{LoadedTask, NodeModel},
     graph::spec::Task,
-    kernels::Pool,
+    kernels::{self, Pool},
     protocol::{Event, FailureKind, Job, Parameters},
     tokenizer::{Files, Tokenizer},
 };
@@ -91,7 +91,9 @@ pub fn load(
     cache: Option<&Cache>,
     progress: &mut Progress<'_>,
 ) -> Result<FromFiles> {
-    try_load(located, options, cache, progress).with_context(|| format!("model {}", located.name))
+    let loaded = try_load(located, options, cache, progress);
+    kernels::give_back();
+    loaded.with_context(|| format!("model {}", located.name))
 }
 
 /// Refuses a model that cannot do what its node is for.

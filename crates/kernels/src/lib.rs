@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "the only home of unsafe: SIMD and disjoint parts of outputs for threads")]
 
+mod allocator;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -34,6 +35,7 @@ mod storage;
 #[cfg(not(target_arch = "wasm32"))]
 mod team;
 
+pub use allocator::{give_back, keep_activations};
 pub use fingerprint::{FINGERPRINT, FINGERPRINT_Q4, fingerprint, fingerprint_q4};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};

@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
         complain(&format!("internal error{place}: {reason}"));
     }));
     let arguments = Arguments::parse();
+    inkling_engine::kernels::keep_activations();
     let ended = match arguments.command {
         Command::Run(arguments) => run::main(arguments),
         Command::Generate(arguments) => generate::main(arguments),
