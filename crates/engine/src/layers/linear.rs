@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{LayerNorm, op};
 use crate::{
@@ -103,7 +103,14 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.
     pub fn forward(&self, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
-        self.forward_after(None, x, pool)
+        match &*self.weight {
+            Matrix::Packed(matrix) => {
+                let out = Tensor::zeros((x.dims2()?.0, matrix.rows()), DType::F32, &Device::Cpu)?;
+                self.forward_into(None, x, &out, pool)?;
+                Ok(out)
+            }
+            Matrix::F32(weight) => self.product(weight, None, x),
+        }
     }
 
     /// `forward(x)`, or `forward(norm.forward(x))` without a trip through memory, into `out`: `(rows, out)`, whose elements
@@ -119,12 +126,9 @@ impl Linear {
         pool: &dyn Pool,
     ) -> Result<()> {
         match &*self.weight {
-            Matrix::Packed(matrix) => {
-                let around = self.around(norm);
-                op::update(out, x, "linear_packed", |out, x| matrix.matmul_with(x, &around, out, pool))?;
-            }
-            Matrix::F32(_) => {
-                op::update(out, &self.forward_after(norm, x, pool)?, "copy", <[f32]>::copy_from_slice)?;
+            Matrix::Packed(matrix) => packed_into(matrix, &self.around(norm), x, out, pool)?,
+            Matrix::F32(weight) => {
+                op::update(out, &self.product(weight, norm, x)?, "copy", <[f32]>::copy_from_slice)?;
             }
         }
         Ok(())
@@ -143,11 +147,10 @@ impl Linear {
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor, pool: &dyn Pool) -> Result<()> {
         match &*self.weight {
             Matrix::Packed(matrix) => {
-                let around = Around { add: true, ..self.around(None) };
-                op::update(residual, x, "linear_packed", |out, x| matrix.matmul_with(x, &around, out, pool))?;
+                packed_into(matrix, &Around { add: true, ..self.around(None) }, x, residual, pool)?;
             }
-            Matrix::F32(_) => {
-                op::update(residual, &self.forward(x, pool)?, "add", kernels::add)?;
+            Matrix::F32(weight) => {
+                op::update(residual, &self.product(weight, None, x)?, "add", kernels::add)?;
             }
         }
         Ok(())
@@ -165,8 +168,8 @@ impl Linear {
                     Ok(op::read(x, "linear_packed", |x| matrix.matmul_with(x, &around, out, pool))?)
                 })
             }
-            Matrix::F32(_) => {
-                let product = self.forward_after(Some(norm), x, pool)?;
+            Matrix::F32(weight) => {
+                let product = self.product(weight, Some(norm), x)?;
                 Ok(Logits::new(product.flatten_all()?.to_vec1()?, product.dims2()?.1))
             }
         }
@@ -182,31 +185,31 @@ impl Linear {
         }
     }
 
-    fn forward_after(&self, norm: Option<&LayerNorm>, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
-        let rows = x.dims2()?.0;
-        match &*self.weight {
-            Matrix::Packed(matrix) => {
-                let around = self.around(norm);
-                Ok(op::map(x, "linear_packed", (rows, matrix.rows()), |x, out| {
-                    matrix.matmul_with(x, &around, out, pool);
-                })?)
-            }
-            Matrix::F32(weight) => {
-                let product = match norm {
-                    Some(norm) => norm.forward(x)?.matmul(&weight.t()?)?,
-                    None => x.matmul(&weight.t()?)?,
-                };
-                if self.bias.is_none() && self.activation == Activation::None {
-                    return Ok(product);
-                }
-                Ok(op::map(&product, "bias_activation", product.shape().clone(), |x, out| {
-                    out.copy_from_slice(x);
-                    if let Some(bias) = &self.bias {
-                        out.chunks_exact_mut(bias.len()).for_each(|row| kernels::add(row, bias));
-                    }
-                    self.activation.apply(out);
-                })?)
-            }
+    /// The layer with weights in f32: candle's product, and what stands around it.
+    fn product(&self, weight: &Tensor, norm: Option<&LayerNorm>, x: &Tensor) -> Result<Tensor> {
+        let product = match norm {
+            Some(norm) => norm.forward(x)?.matmul(&weight.t()?)?,
+            None => x.matmul(&weight.t()?)?,
+        };
+        if self.bias.is_none() && self.activation == Activation::None {
+            return Ok(product);
         }
+        op::update_alone(&product, "bias_activation", |out| {
+            if let Some(bias) = &self.bias {
+                out.chunks_exact_mut(bias.len()).for_each(|row| kernels::add(row, bias));
+            }
+            self.activation.apply(out);
+        })?;
+        Ok(product)
     }
+}
+
+fn packed_into(
+    matrix: &PackedMatrix,
+    around: &Around<'_>,
+    x: &Tensor,
+    out: &Tensor,
+    pool: &dyn Pool,
+) -> Result<()> {
+    Ok(op::update(out, x, "linear_packed", |out, x| matrix.matmul_with(x, around, out, pool))?)
 }

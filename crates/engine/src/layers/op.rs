@@ -1,14 +1,16 @@
 //! From candle tensors to the slices that kernels work on, and back.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
 
+// A kernel is a `dyn`: candle's part of an op is compiled once, and not for every layer that calls it.
+
 /// A kernel over one contiguous f32 tensor; the result's shape is given with it.
-struct Map<F> {
+struct Map<'a> {
     name: &'static str,
     shape: Shape,
-    kernel: F,
+    kernel: &'a dyn Fn(&[f32], &mut [f32]),
 }
 
 /// Runs `kernel(input, output)` on the CPU; the output has `shape` and begins as zeros.
@@ -18,19 +20,19 @@ pub(super) fn map(
     shape: impl Into<Shape>,
     kernel: impl Fn(&[f32], &mut [f32]),
 ) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Map { name, shape: shape.into(), kernel })
+    x.apply_op1_no_bwd(&Map { name, shape: shape.into(), kernel: &kernel })
 }
 
 /// A kernel that changes its first tensor.
-struct Update<F> {
+struct Update<'a, F: ?Sized> {
     name: &'static str,
-    /// Taken by the one call.
-    kernel: Cell<Option<F>>,
+    kernel: RefCell<&'a mut F>,
 }
 
 /// Runs `kernel(x)` on the CPU, in place.
-pub(super) fn update_alone(x: &Tensor, name: &'static str, kernel: impl FnOnce(&mut [f32])) -> Result<()> {
-    x.inplace_op1(&Update { name, kernel: Cell::new(Some(kernel)) })
+pub(super) fn update_alone(x: &Tensor, name: &'static str, mut kernel: impl FnMut(&mut [f32])) -> Result<()> {
+    let kernel: &mut dyn FnMut(&mut [f32]) = &mut kernel;
+    x.inplace_op1(&Update { name, kernel: RefCell::new(kernel) })
 }
 
 /// Runs `kernel(x, other)` on the CPU, which changes `x` in place.
@@ -38,9 +40,10 @@ pub(super) fn update(
     x: &Tensor,
     other: &Tensor,
     name: &'static str,
-    kernel: impl FnOnce(&mut [f32], &[f32]),
+    mut kernel: impl FnMut(&mut [f32], &[f32]),
 ) -> Result<()> {
-    x.inplace_op2(other, &Update { name, kernel: Cell::new(Some(kernel)) })
+    let kernel: &mut dyn FnMut(&mut [f32], &[f32]) = &mut kernel;
+    x.inplace_op2(other, &Update { name, kernel: RefCell::new(kernel) })
 }
 
 /// Lends `then` the elements of a contiguous tensor.
@@ -52,26 +55,24 @@ pub(super) fn read<R>(x: &Tensor, name: &'static str, then: impl FnOnce(&[f32]) 
     }
 }
 
-impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
+impl InplaceOp1 for Update<'_, dyn FnMut(&mut [f32]) + '_> {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let kernel = self.kernel.take().expect("an op runs once");
-        kernel(slice_mut(self.name, storage, layout)?);
+        (self.kernel.borrow_mut())(slice_mut(self.name, storage, layout)?);
         Ok(())
     }
 }
 
-impl<F: FnOnce(&mut [f32], &[f32])> InplaceOp2 for Update<F> {
+impl InplaceOp2 for Update<'_, dyn FnMut(&mut [f32], &[f32]) + '_> {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let kernel = self.kernel.take().expect("an op runs once");
-        kernel(slice_mut(self.name, s1, l1)?, slice(self.name, s2, l2)?);
+        (self.kernel.borrow_mut())(slice_mut(self.name, s1, l1)?, slice(self.name, s2, l2)?);
         Ok(())
     }
 }
@@ -92,7 +93,7 @@ fn slice<'a>(name: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-impl<F: Fn(&[f32], &mut [f32])> CustomOp1 for Map<F> {
+impl CustomOp1 for Map<'_> {
     fn name(&self) -> &'static str {
         self.name
     }
