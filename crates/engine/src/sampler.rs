@@ -6,9 +6,8 @@
 //!
 //! Nothing is allocated per token once the scratch has grown but the alternatives that are answered, and the vocabulary is
 //! never sorted as a whole: the likeliest token and the `k` likeliest are looked for in the few groups of logits whose
-//! maxima are high enough; of a whole vocabulary only those tokens become candidates that weigh enough for top-p and min-p,
-//! and top-p sorts block after block of the likeliest until it holds enough. With top-k, the one pass over all logits is
-//! the sum that makes a logit a log-probability.
+//! maxima are high enough, and where top-p alone ends, sums of weights by their size say: only tokens about as likely as the
+//! last one are sorted. With top-k, the one pass over all logits is the sum that makes a logit a log-probability.
 
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -212,18 +211,15 @@ fn nucleus(logits: &[f32], weights: &[f32], p: f32, out: &mut Vec<Candidate>) {
     }
     let masses = Masses::of(weights);
     let enough = mass(p, masses.total);
-    let (mut mass, steps) = masses.around(enough);
+    let (before, steps) = masses.around(enough);
     for (id, weight) in weights.iter().enumerate() {
         if steps.contains(&Masses::step(*weight)) {
             out.push(token(id));
         }
     }
     out.sort_unstable_by(by_likelihood);
-    let last = out.iter().find(|c| {
-        mass += f64::from(c.weight);
-        mass >= enough
-    });
-    let Some(last) = last.or(out.last()).copied() else { return };
+    let last = reached(out, before, enough).map(|last| &out[last]).or(out.last());
+    let Some(last) = last.copied() else { return };
     out.clear();
     // Which of them weigh enough is asked first: it is what decides for nearly all.
     let least = last.weight * 0.99;
@@ -282,26 +278,18 @@ impl Masses {
 /// Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"; Hugging Face's `TopPLogitsWarper`.
 pub fn top_p(candidates: &mut Vec<Candidate>, p: f32, least: usize) {
     let total: f64 = candidates.iter().map(|c| f64::from(c.weight)).sum();
-    let enough = mass(p, total);
-    let mut mass = 0.0;
-    let mut sorted = 0;
-    let mut block = 64;
-    while sorted < candidates.len() {
-        let end = candidates.len().min(sorted + block);
-        if end < candidates.len() {
-            candidates[sorted..].select_nth_unstable_by(end - sorted - 1, by_likelihood);
-        }
-        candidates[sorted..end].sort_unstable_by(by_likelihood);
-        for i in sorted..end {
-            mass += f64::from(candidates[i].weight);
-            if mass >= enough && i + 1 >= least {
-                candidates.truncate(i + 1);
-                return;
-            }
-        }
-        sorted = end;
-        block *= 4;
+    candidates.sort_unstable_by(by_likelihood);
+    if let Some(last) = reached(candidates, 0.0, mass(p, total)) {
+        candidates.truncate(least.max(last + 1));
     }
+}
+
+/// The first of `candidates`, best first, with which `mass` and what they weigh come to `enough`.
+fn reached(candidates: &[Candidate], mut mass: f64, enough: f64) -> Option<usize> {
+    candidates.iter().position(|c| {
+        mass += f64::from(c.weight);
+        mass >= enough
+    })
 }
 
 /// The mass that holds `p` of `total`: see [`top_p`].
