@@ -35,14 +35,4 @@ impl LayerNorm {
     pub fn forward_in_place(&self, x: &Tensor, pool: &dyn Pool) -> Result<()> {
         Ok(op::update_alone(x, "layer_norm", |x| kernels::layer_norm_in_place(x, self.kernel(), pool))?)
     }
-
-    /// `x`: `(rows, width)`; gives the same shape.
-    ///
-    /// # Errors
-    /// [`crate::Error::Tensor`] if `x` is not contiguous.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(op::map(x, "layer_norm", x.shape().clone(), |x, out| {
-            kernels::layer_norm(x, &self.weight, &self.bias, self.eps, out);
-        })?)
-    }
 }

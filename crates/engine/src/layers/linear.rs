@@ -109,12 +109,12 @@ impl Linear {
                 self.forward_into(None, x, &out, pool)?;
                 Ok(out)
             }
-            Matrix::F32(weight) => self.product(weight, None, x),
+            Matrix::F32(weight) => self.product(weight, None, x, pool),
         }
     }
 
-    /// `forward(x)`, or `forward(norm.forward(x))` without a trip through memory, into `out`: `(rows, out)`, whose elements
-    /// nobody else holds.
+    /// `forward(x)`, or that of the rows of `x` after `norm`, without a trip of these through memory, into `out`:
+    /// `(rows, out)`, whose elements nobody else holds.
     ///
     /// # Errors
     /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -128,7 +128,7 @@ impl Linear {
         match &*self.weight {
             Matrix::Packed(matrix) => packed_into(matrix, &self.around(norm), x, out, pool)?,
             Matrix::F32(weight) => {
-                op::update(out, &self.product(weight, norm, x)?, "copy", <[f32]>::copy_from_slice)?;
+                op::update(out, &self.product(weight, norm, x, pool)?, "copy", <[f32]>::copy_from_slice)?;
             }
         }
         Ok(())
@@ -150,7 +150,7 @@ impl Linear {
                 packed_into(matrix, &Around { add: true, ..self.around(None) }, x, residual, pool)?;
             }
             Matrix::F32(weight) => {
-                op::update(residual, &self.product(weight, None, x)?, "add", kernels::add)?;
+                op::update(residual, &self.product(weight, None, x, pool)?, "add", kernels::add)?;
             }
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Linear {
                 })
             }
             Matrix::F32(weight) => {
-                let product = self.product(weight, Some(norm), x)?;
+                let product = self.product(weight, Some(norm), x, pool)?;
                 Ok(Logits::new(product.flatten_all()?.to_vec1()?, product.dims2()?.1))
             }
         }
@@ -186,9 +186,19 @@ impl Linear {
     }
 
     /// The layer with weights in f32: candle's product, and what stands around it.
-    fn product(&self, weight: &Tensor, norm: Option<&LayerNorm>, x: &Tensor) -> Result<Tensor> {
+    fn product(
+        &self,
+        weight: &Tensor,
+        norm: Option<&LayerNorm>,
+        x: &Tensor,
+        pool: &dyn Pool,
+    ) -> Result<Tensor> {
         let product = match norm {
-            Some(norm) => norm.forward(x)?.matmul(&weight.t()?)?,
+            Some(norm) => {
+                let normed = x.copy()?;
+                norm.forward_in_place(&normed, pool)?;
+                normed.matmul(&weight.t()?)?
+            }
             None => x.matmul(&weight.t()?)?,
         };
         if self.bias.is_none() && self.activation == Activation::None {

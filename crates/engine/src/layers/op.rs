@@ -2,26 +2,9 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, CustomOp1, InplaceOp1, InplaceOp2, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor};
 
 // A kernel is a `dyn`: candle's part of an op is compiled once, and not for every layer that calls it.
-
-/// A kernel over one contiguous f32 tensor; the result's shape is given with it.
-struct Map<'a> {
-    name: &'static str,
-    shape: Shape,
-    kernel: &'a dyn Fn(&[f32], &mut [f32]),
-}
-
-/// Runs `kernel(input, output)` on the CPU; the output has `shape` and begins as zeros.
-pub(super) fn map(
-    x: &Tensor,
-    name: &'static str,
-    shape: impl Into<Shape>,
-    kernel: impl Fn(&[f32], &mut [f32]),
-) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Map { name, shape: shape.into(), kernel: &kernel })
-}
 
 /// A kernel that changes its first tensor.
 struct Update<'a, F: ?Sized> {
@@ -90,17 +73,5 @@ fn slice<'a>(name: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => candle_core::bail!("{name}: expected a contiguous tensor, got {layout:?}"),
-    }
-}
-
-impl CustomOp1 for Map<'_> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut out = vec![0.0; self.shape.elem_count()];
-        (self.kernel)(slice(self.name, storage, layout)?, &mut out);
-        Ok((CpuStorage::F32(out), self.shape.clone()))
     }
 }
