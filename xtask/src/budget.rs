@@ -55,8 +55,7 @@ fn weigh(dist: &Path) -> Result<BTreeMap<String, u64>> {
 /// What a visitor needs before the first token, besides model files.
 fn needed(mut weights: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     weights.retain(|name, _| {
-        !name.starts_with("models/")
-            && ![".d.ts", ".md", ".txt", "package.json"].iter().any(|end| name.ends_with(end))
+        !name.starts_with("models/") && !name.ends_with(".txt") && !page::is_for_developers(name)
     });
     // The engine's two builds are for two kinds of browsers; a visitor gets one of them. The heavier one counts.
     let builds: Vec<String> =

@@ -252,9 +252,14 @@ fn add_precache(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the page needs the file without a network: neither the list itself nor what only people read.
+/// Whether the page needs the file without a network.
 fn is_needed(path: &str) -> bool {
-    path != PRECACHE && path != SERVICE_WORKER && !path.ends_with(".d.ts") && !path.ends_with(".md")
+    path != PRECACHE && path != SERVICE_WORKER && !is_for_developers(path)
+}
+
+/// Whether people and their tools read the file, and no page does.
+pub(crate) fn is_for_developers(path: &str) -> bool {
+    [".d.ts", ".md", "package.json"].iter().any(|end| path.ends_with(end))
 }
 
 /// Weights are close to random bytes: brotli takes long for a few per cent.
