@@ -218,14 +218,15 @@ impl<'a> Keeping<'a> {
 /// The hashes of the file that is being read, and of the whole model.
 #[derive(Clone)]
 struct Hashes {
-    file: Sha256,
+    /// Nothing unless it is known what it should be: hashing twice takes a third of a load's time.
+    file: Option<Sha256>,
     model: Sha256,
 }
 
 /// What a checkpoint says beside the place in the file.
 #[derive(Serialize, Deserialize)]
 struct Resume {
-    file: String,
+    file: Option<String>,
     model: String,
     version: fetch::Version,
     /// Whether the file was read to its end.
@@ -254,7 +255,7 @@ impl Load<'_> {
         let tokenizer = self.tokenizer(files.tokenizer.as_ref(), &names, keeping).await?;
         let config = self.small_if(files.config.as_deref(), keeping).await?;
         let generation_config = self.small_if(files.generation_config.as_deref(), keeping).await?;
-        let mut hashes = Hashes { file: Sha256::new(), model: Sha256::new() };
+        let mut hashes = Hashes { file: None, model: Sha256::new() };
         hashes.model.update(config.as_deref().unwrap_or_default());
         let mut loader = Loader::new(config.as_deref(), self.options.load)?;
         if let Some(config) = &config {
@@ -321,7 +322,9 @@ impl Load<'_> {
             }
             content.extend_from_slice(&piece);
         }
-        check_hash(file, Sha256::new_with_prefix(if file.sha256.is_some() { &content } else { &[][..] }))?;
+        if file.sha256.is_some() {
+            check_hash(file, Sha256::new_with_prefix(&content))?;
+        }
         if keeping.store.is_some() {
             keeping.early.push((name.into(), content.clone()));
         }
@@ -414,13 +417,16 @@ impl Load<'_> {
         hashes: &mut Hashes,
         keeping: &mut Keeping<'_>,
     ) -> Result<()> {
-        hashes.file = Sha256::new();
+        hashes.file = file.sha256.is_some().then(Sha256::new);
         let mut reading =
             Reading { file, at: 0, size_bytes: file.size_bytes, version: fetch::Version::default() };
         let mut is_whole = false;
         if let Some(Checkpoint { at, state, .. }) = resumed {
             let state: Resume = serde_json::from_value(state).map_err(|_| unusable())?;
-            *hashes = Hashes { file: thaw(&state.file)?, model: thaw(&state.model)? };
+            hashes.model = thaw(&state.model)?;
+            if let Some(hash) = &mut hashes.file {
+                *hash = thaw(&state.file.unwrap_or_default())?;
+            }
             (reading.at, reading.version, is_whole) = (at, state.version, state.is_whole);
         }
         if !is_whole {
@@ -441,7 +447,9 @@ impl Load<'_> {
                     self.take_in(&piece, &mut reading, loader, hashes, keeping).await?;
                 }
             }
-            check_hash(file, hashes.file.clone())?;
+            if let Some(hash) = hashes.file.clone() {
+                check_hash(file, hash)?;
+            }
             let line = reading.checkpoint(hashes, true);
             keeping.note(|keeper| keeper.checkpoint(line)).await;
         }
@@ -525,7 +533,9 @@ impl Load<'_> {
 impl Hashes {
     fn update(&mut self, bytes: &[u8]) {
         self.model.update(bytes);
-        self.file.update(bytes);
+        if let Some(file) = &mut self.file {
+            file.update(bytes);
+        }
     }
 }
 
@@ -556,7 +566,7 @@ impl Reading<'_> {
 
     fn checkpoint(&self, hashes: &Hashes, is_whole: bool) -> Checkpoint {
         let freeze = |sha: &Sha256| hexadecimal(&sha.serialize());
-        let (file, model) = (freeze(&hashes.file), freeze(&hashes.model));
+        let (file, model) = (hashes.file.as_ref().map(freeze), freeze(&hashes.model));
         let resume = Resume { file, model, version: self.version.clone(), is_whole };
         Checkpoint { file: self.file.name.clone(), at: self.at, state: json!(resume) }
     }
