@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
-const CASES: [(&str, Prepare); 11] = [
+const CASES: [(&str, Prepare); 12] = [
     ("linear_q8/768x768/1", || product(768, 768, 1)),
     ("linear_q8/768x768/4", || product(768, 768, 4)),
     ("linear_q8/768x768/8", || product(768, 768, 8)),
@@ -24,6 +24,7 @@ const CASES: [(&str, Prepare); 11] = [
     ("bias_and_gelu/3072", bias_and_gelu),
     ("attention/1+127", || attention(1, 127)),
     ("attention/16+0", || attention(16, 0)),
+    ("attention/64+64", || attention(64, 64)),
     ("log_sum_exp/50257", log_sum_exp),
     ("pack/rows/128x768", pack_rows),
     ("pack/columns/768x128", pack_columns),

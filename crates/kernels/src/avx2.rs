@@ -21,6 +21,7 @@ use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
+use std::array::from_fn;
 use std::ops::Range;
 
 /// # Safety
@@ -463,6 +464,30 @@ impl Lanes for F32x16 {
             let (rest0, rest1) = (_mm256_sub_epi32(n0, half0), _mm256_sub_epi32(n1, half1));
             (Self([power(half0), power(half1)]), Self([power(rest0), power(rest1)]))
         }
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [&[f32; 4]; LANES]) -> [Self; 4] {
+        let mut out = [Self::splat(0.0); 4];
+        for half in 0..2 {
+            // SAFETY: see above; each load is of 4 elements.
+            unsafe {
+                // Rows i and i + 4 side by side; then twice 4 x 4.
+                let [a, b, c, d] = from_fn(|i| {
+                    let row = |at: usize| _mm_loadu_ps(rows[8 * half + i + at].as_ptr());
+                    _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(row(0)), row(4))
+                });
+                let pair = |x, y| {
+                    (_mm256_castps_pd(_mm256_unpacklo_ps(x, y)), _mm256_castps_pd(_mm256_unpackhi_ps(x, y)))
+                };
+                let ((ab0, ab2), (cd0, cd2)) = (pair(a, b), pair(c, d));
+                out[0].0[half] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab0, cd0));
+                out[1].0[half] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab0, cd0));
+                out[2].0[half] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab2, cd2));
+                out[3].0[half] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab2, cd2));
+            }
+        }
+        out
     }
 
     #[inline(always)]

@@ -25,6 +25,7 @@ use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
+use std::array::from_fn;
 use std::ops::Range;
 
 /// How far ahead of their use weights are asked for, in bytes.
@@ -327,6 +328,28 @@ impl Lanes for F32x16 {
             let half = _mm512_slli_epi32::<23>(_mm512_add_epi32(half, bias));
             let rest = _mm512_slli_epi32::<23>(_mm512_add_epi32(rest, bias));
             (Self(_mm512_castsi512_ps(half)), Self(_mm512_castsi512_ps(rest)))
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [&[f32; 4]; LANES]) -> [Self; 4] {
+        // SAFETY: see above; each load is of 4 elements.
+        unsafe {
+            // Rows i, i + 4, i + 8 and i + 12 side by side; then four times 4 x 4.
+            let [a, b, c, d] = from_fn(|i| {
+                let row = |at: usize| _mm_loadu_ps(rows[i + at].as_ptr());
+                let x = _mm512_castps128_ps512(row(0));
+                let x = _mm512_insertf32x4::<1>(x, row(4));
+                let x = _mm512_insertf32x4::<2>(x, row(8));
+                _mm512_insertf32x4::<3>(x, row(12))
+            });
+            let pair = |x, y| (_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+            let ((ab0, ab2), (cd0, cd2)) = (pair(a, b), pair(c, d));
+            let low =
+                |x, y| Self(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y))));
+            let high =
+                |x, y| Self(_mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y))));
+            [low(ab0, cd0), high(ab0, cd0), low(ab2, cd2), high(ab2, cd2)]
         }
     }
 

@@ -11,11 +11,19 @@
 //! 4. Four queries of a prompt share each key and each value that is loaded. The rows of one head lie so far apart that they
 //!    fall into a quarter of the nearest cache's sets, so they come from the next one every time; and four sums that
 //!    do not wait for each other hide how long an addition takes.
+//! 5. Many queries share copies of the keys and values, 64 positions at a time, which stay in the nearest cache, whatever
+//!    the distance of the rows. The keys lie there transposed, 16 positions side by side: a register holds the sums of
+//!    one virtual lane for 16 keys, so that folding is 15 additions for 16 scores, without a shuffle. The scores come as
+//!    they are stored, and four rows of them take turns in the softmax, whose operations wait for each other. On an
+//!    Emerald Rapids server BERT's attention of 128 queries takes 25 % less time with AVX-512 and 30 % less with AVX2,
+//!    that of 64 queries after 960 positions 40 % less. Blocks of 32 or 128 positions made no difference; with AVX2's
+//!    16 registers two queries at a time are faster than one or four.
 
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
-use super::{Activation, Around, AttentionShape, GROUPED, TOGETHER};
+use super::{Activation, Around, AttentionShape, COPIED, GROUPED, MANY, TOGETHER, share_copies};
+use std::array::from_fn;
 
 /// 16 lanes of f32. Every operation is IEEE's, one rounding each.
 ///
@@ -54,6 +62,12 @@ pub(crate) trait Lanes: Copy {
     /// For `self = n + ROUND`: `2^(n >> 1)` and `2^(n - (n >> 1))`.
     fn powers(self) -> (Self, Self);
 
+    /// The elements `i` of 16 rows as value `i`.
+    #[inline(always)]
+    fn transpose(rows: [&[f32; 4]; LANES]) -> [Self; 4] {
+        from_fn(|i| Self::load(&rows.map(|row| row[i])))
+    }
+
     /// The folded sums of four values: see [`scalar::fold`].
     fn fold4(values: [Self; 4]) -> [f32; 4];
 
@@ -76,7 +90,12 @@ fn horner<F: Lanes>(coefficients: &[f32], x: F) -> F {
 
 #[inline(always)]
 fn exp<F: Lanes>(x: F) -> F {
-    let x = F::splat(EXP_HIGH).min(F::splat(EXP_LOW).max(x));
+    exp_between(F::splat(EXP_HIGH).min(F::splat(EXP_LOW).max(x)))
+}
+
+/// [`exp`] of what lies between its limits.
+#[inline(always)]
+fn exp_between<F: Lanes>(x: F) -> F {
     let shifted = x.mul(F::splat(std::f32::consts::LOG2_E)).add(F::splat(ROUND));
     let n = shifted.sub(F::splat(ROUND));
     let r = x.sub(n.mul(F::splat(LN2_HIGH))).sub(n.mul(F::splat(LN2_LOW)));
@@ -207,11 +226,12 @@ pub(crate) fn layer_norm<F: Lanes>(x: &[f32], weight: &[f32], bias: &[f32], eps:
     }
 }
 
-/// `exp(x - highest)`, 0 where it is negligible.
+/// `exp(x - highest)`, 0 where it is negligible. It is not computed there, since a result below f32's normal numbers stops
+/// the processor: padding in the scores of 16 queries made their attention with AVX2 40 % slower.
 #[inline(always)]
 fn weight<F: Lanes>(x: F, highest: f32) -> F {
-    let x = x.sub(F::splat(highest));
-    x.zero_below(F::splat(NEGLIGIBLE), exp(x))
+    let (x, limit) = (x.sub(F::splat(highest)), F::splat(NEGLIGIBLE));
+    x.zero_below(limit, exp_between(limit.max(x)))
 }
 
 #[inline(always)]
@@ -490,25 +510,289 @@ fn attend_four<F: Lanes, const N: usize>(
     }
 }
 
+/// Adds `score * value` to `outs` for `Q` queries, the positions of which the first has scores, and `16 * N` columns.
+#[inline(always)]
+fn add_values<F: Lanes, const Q: usize, const N: usize>(
+    scores: [&[f32]; Q],
+    values: &[f32],
+    stride: usize,
+    outs: [&mut [f32]; Q],
+) {
+    let seen = scores[0].len();
+    let scores = scores.map(|scores| &scores[..seen]);
+    let mut sums = [[F::splat(0.0); N]; Q];
+    for q in 0..Q {
+        sums[q] = registers(outs[q]);
+    }
+    for position in 0..seen {
+        let (values, _) = values[position * stride..][..N * LANES].as_chunks::<LANES>();
+        for i in 0..N {
+            let value = F::load(&values[i]);
+            for q in 0..Q {
+                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(value));
+            }
+        }
+    }
+    for (sums, out) in sums.into_iter().zip(outs) {
+        for (sum, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
+            sum.store(out);
+        }
+    }
+}
+
+/// [`add_values`] for four queries of a head of `16 * N`: over the positions that all of them see, then over what each
+/// sees by itself.
+#[inline(always)]
+fn add_values_to_four<F: Lanes, const N: usize>(
+    scores: [&[f32]; TOGETHER],
+    values: &[f32],
+    stride: usize,
+    outs: &mut [&mut [f32]; TOGETHER],
+) {
+    let seen = scores[0].len();
+    let [a, b, c, d] = outs;
+    if F::REGISTERS >= 16 {
+        add_values::<F, TOGETHER, N>(scores, values, stride, [a, b, c, d]);
+    } else {
+        // Half the queries and 16 columns at a time fit the registers.
+        for at in (0..N * LANES).step_by(LANES) {
+            let values = &values[at..];
+            add_values::<F, 2, 1>([scores[0], scores[1]], values, stride, [&mut a[at..], &mut b[at..]]);
+            add_values::<F, 2, 1>(
+                [&scores[2][..seen], scores[3]],
+                values,
+                stride,
+                [&mut c[at..], &mut d[at..]],
+            );
+        }
+    }
+    for (scores, out) in scores.into_iter().zip(outs).skip(1) {
+        if scores.len() > seen {
+            add_values::<F, 1, N>([&scores[seen..]], &values[seen * stride..], stride, [out]);
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply<F: Lanes>(x: &mut [f32], factor: f32) {
+    for x in x.as_chunks_mut().0 {
+        F::load(x).mul(F::splat(factor)).store(x);
+    }
+}
+
+/// 16 keys, of which each lane holds one: a row an element.
+type Keys<const N: usize> = [[[f32; LANES]; LANES]; N];
+
+/// One virtual lane of the products of `Q` queries with 16 keys.
+#[inline(always)]
+fn lane_of_products<F: Lanes, const Q: usize, const N: usize>(
+    qs: &[&[[f32; LANES]; N]],
+    keys: &Keys<N>,
+    lane: usize,
+) -> [F; Q] {
+    let key = F::load(&keys[0][lane]);
+    let mut sums = [key; Q];
+    for q in 0..Q {
+        sums[q] = F::splat(qs[q][0][lane]).mul(key);
+    }
+    for i in 1..N {
+        let key = F::load(&keys[i][lane]);
+        for q in 0..Q {
+            sums[q] = sums[q].add(F::splat(qs[q][i][lane]).mul(key));
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn add_each<F: Lanes, const Q: usize>(mut x: [F; Q], y: [F; Q]) -> [F; Q] {
+    for q in 0..Q {
+        x[q] = x[q].add(y[q]);
+    }
+    x
+}
+
+/// The products of `Q` queries with 16 keys, folded as by [`scalar::fold`].
+#[inline(always)]
+fn products<F: Lanes, const Q: usize, const N: usize>(qs: &[&[[f32; LANES]; N]], keys: &Keys<N>) -> [F; Q] {
+    let mut quarters = [[F::splat(0.0); Q]; 4];
+    for (lane, quarter) in quarters.iter_mut().enumerate() {
+        let a = add_each::<F, Q>(lane_of_products(qs, keys, lane), lane_of_products(qs, keys, lane + 8));
+        let b = add_each(lane_of_products(qs, keys, lane + 4), lane_of_products(qs, keys, lane + 12));
+        *quarter = add_each(a, b);
+    }
+    add_each(add_each(quarters[0], quarters[2]), add_each(quarters[1], quarters[3]))
+}
+
+/// The scores of `Q` queries with 16 keys. Those of a query begin `row` after those of the one before.
+#[inline(always)]
+fn score_transposed<F: Lanes, const Q: usize, const N: usize>(
+    qs: &[&[[f32; LANES]; N]],
+    keys: &Keys<N>,
+    scale: f32,
+    row: usize,
+    scores: &mut [f32],
+) {
+    for (q, products) in products::<F, Q, N>(qs, keys).into_iter().enumerate() {
+        let scores = scores[q * row..].first_chunk_mut().expect("a row is of whole blocks");
+        products.mul(F::splat(scale)).store(scores);
+    }
+}
+
+/// Copies the keys of at most 16 positions; where there are fewer, the last one fills the other lanes.
+#[inline(always)]
+fn transpose<F: Lanes, const N: usize>(keys: &[f32], stride: usize, n: usize, out: &mut Keys<N>) {
+    // Loops and no closures: those of an array's `map` are not always inlined, and then lack the features.
+    let mut rows: [&[[f32; 4]]; LANES] = [&[]; LANES];
+    for (lane, row) in rows.iter_mut().enumerate() {
+        *row = keys[lane.min(n - 1) * stride..][..N * LANES].as_chunks().0;
+    }
+    for (i, out) in out.as_flattened_mut().as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let mut fours = [&[0.0; 4]; LANES];
+        for (four, row) in fours.iter_mut().zip(rows) {
+            *four = &row[i];
+        }
+        for (lanes, out) in F::transpose(fours).into_iter().zip(out) {
+            lanes.store(out);
+        }
+    }
+}
+
+/// [`exp_minus_max`] of four rows of one size, padded with minus infinity.
+#[inline(always)]
+fn exp_minus_max_of_four<F: Lanes>(rows: [&mut [[f32; LANES]]; TOGETHER]) -> [f32; TOGETHER] {
+    let n = rows[0].len();
+    let [a, b, c, d] = rows;
+    let (a, b, c, d) = (&mut a[..n], &mut b[..n], &mut c[..n], &mut d[..n]);
+    let mut highest = [F::splat(f32::NEG_INFINITY); TOGETHER];
+    for i in 0..n {
+        for (highest, x) in highest.iter_mut().zip([&a[i], &b[i], &c[i], &d[i]]) {
+            *highest = highest.max(F::load(x));
+        }
+    }
+    let mut lanes = [[0.0; LANES]; TOGETHER];
+    for (highest, lanes) in highest.into_iter().zip(&mut lanes) {
+        highest.store(lanes);
+    }
+    let highest = lanes.map(|lanes| lanes.into_iter().fold(f32::NEG_INFINITY, math::max));
+    let mut sums = [F::splat(0.0); TOGETHER];
+    for i in 0..n {
+        let rows = [&mut a[i], &mut b[i], &mut c[i], &mut d[i]];
+        for ((x, highest), sum) in rows.into_iter().zip(highest).zip(&mut sums) {
+            let y = weight(F::load(x), highest);
+            y.store(x);
+            *sum = sum.add(y);
+        }
+    }
+    F::fold4(sums)
+}
+
+/// Many queries of a head of `16 * N`, which share copies of keys and values.
+#[inline(always)]
+fn attend_many<F: Lanes, const N: usize>(
+    qs: &[[&[f32]; TOGETHER]],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    seen: &[[usize; TOGETHER]],
+    scratch: &mut [f32],
+    outs: &mut [[&mut [f32]; TOGETHER]],
+) {
+    let (stride, positions) = (shape.kv_stride, seen[seen.len() - 1][TOGETHER - 1]);
+    let row = positions.next_multiple_of(LANES);
+    let (scores, copies) = scratch.split_at_mut(qs.len() * TOGETHER * row);
+    let blocks: &mut [Keys<N>] = copies.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
+    for first in (0..positions).step_by(COPIED) {
+        let copied = COPIED.min(positions - first);
+        for (at, copy) in (0..copied).step_by(LANES).zip(&mut *blocks) {
+            transpose::<F, N>(&keys[(first + at) * stride..], stride, copied - at, copy);
+        }
+        for ((qs, seen), scores) in qs.iter().zip(seen).zip(scores.chunks_exact_mut(TOGETHER * row)) {
+            let qs = qs.map(|q| q.as_chunks().0.first_chunk().expect("a query has the size of a head"));
+            for (at, keys) in (first..seen[TOGETHER - 1].min(first + copied)).step_by(LANES).zip(&*blocks) {
+                let scores = &mut scores[at..];
+                if F::REGISTERS >= 16 {
+                    score_transposed::<F, TOGETHER, N>(&qs, keys, shape.scale, row, scores);
+                } else {
+                    score_transposed::<F, 2, N>(&qs[..2], keys, shape.scale, row, scores);
+                    score_transposed::<F, 2, N>(&qs[2..], keys, shape.scale, row, &mut scores[2 * row..]);
+                }
+            }
+        }
+    }
+    let mut inverses = [[0.0; TOGETHER]; MANY / TOGETHER];
+    for (((seen, scores), outs), inverses) in
+        seen.iter().zip(scores.chunks_exact_mut(TOGETHER * row)).zip(outs.iter_mut()).zip(&mut inverses)
+    {
+        let n = seen[TOGETHER - 1].next_multiple_of(LANES);
+        let mut rest = scores;
+        let rows: [&mut [f32]; TOGETHER] = from_fn(|q| {
+            let (row, others) = std::mem::take(&mut rest).split_at_mut(row);
+            rest = others;
+            row[seen[q]..n].fill(f32::NEG_INFINITY);
+            &mut row[..n]
+        });
+        let sums = exp_minus_max_of_four::<F>(rows.map(|row| row.as_chunks_mut().0));
+        *inverses = sums.map(|sum| 1.0 / sum);
+        outs.iter_mut().for_each(|out| out.fill(0.0));
+    }
+    for first in (0..positions).step_by(COPIED) {
+        let copied = COPIED.min(positions - first);
+        for (position, copy) in (first..first + copied).zip(copies.chunks_exact_mut(N * LANES)) {
+            for (value, copy) in values[position * stride..].as_chunks().0.iter().zip(copy.as_chunks_mut().0)
+            {
+                F::load(value).store(copy);
+            }
+        }
+        for ((seen, scores), outs) in
+            seen.iter().zip(scores.chunks_exact(TOGETHER * row)).zip(outs.iter_mut())
+        {
+            if first < seen[TOGETHER - 1] {
+                let scores = from_fn(|q| {
+                    let end = seen[q].min(first + copied);
+                    &scores[q * row..][first.min(end)..end]
+                });
+                add_values_to_four::<F, N>(scores, copies, N * LANES, outs);
+            }
+        }
+    }
+    for (outs, inverses) in outs.iter_mut().zip(inverses) {
+        for (out, inverse) in outs.iter_mut().zip(inverses) {
+            multiply::<F>(out, inverse);
+        }
+    }
+}
+
 #[inline(always)]
 pub(crate) fn attend<F: Lanes>(
     qs: &[&[f32]],
     keys: &[f32],
     values: &[f32],
     shape: &AttentionShape,
-    scores: &mut [&mut [f32]],
+    seen: &[usize],
+    scratch: &mut [f32],
     outs: &mut [&mut [f32]],
 ) {
-    if let (Some(qs), Some(scores), Some(outs)) =
-        (qs.as_array::<TOGETHER>(), scores.as_mut_array(), outs.as_mut_array())
-    {
+    let mut done = 0;
+    if share_copies(qs.len()) && matches!(shape.head_dim, 32 | 64) {
+        let (fours, seen, outs) = (qs.as_chunks().0, seen.as_chunks().0, outs.as_chunks_mut().0);
+        done = fours.len() * TOGETHER;
         match shape.head_dim {
-            32 => return attend_four::<F, 2>(qs, keys, values, shape, scores, outs),
-            64 => return attend_four::<F, 4>(qs, keys, values, shape, scores, outs),
-            _ => {}
+            32 => attend_many::<F, 2>(fours, keys, values, shape, seen, scratch, outs),
+            _ => attend_many::<F, 4>(fours, keys, values, shape, seen, scratch, outs),
         }
     }
-    for ((q, scores), out) in qs.iter().zip(scores).zip(outs) {
+    let (qs, outs) = (&qs[done..], &mut outs[done..]);
+    let row = seen[seen.len() - 1].next_multiple_of(LANES);
+    let mut rows = scratch.chunks_exact_mut(row).zip(&seen[done..]).map(|(row, seen)| &mut row[..*seen]);
+    if let (Some(qs), Some(outs), 32 | 64) = (qs.as_array(), outs.as_mut_array(), shape.head_dim) {
+        let scores = &mut from_fn(|_| rows.next().expect("a row a query"));
+        return match shape.head_dim {
+            32 => attend_four::<F, 2>(qs, keys, values, shape, scores, outs),
+            _ => attend_four::<F, 4>(qs, keys, values, shape, scores, outs),
+        };
+    }
+    for ((q, scores), out) in qs.iter().zip(rows).zip(outs) {
         attend_alone::<F>(q, keys, values, shape, scores, out);
     }
 }
@@ -567,7 +851,7 @@ macro_rules! twins {
             fn weigh(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]);
             fn exp_minus_max(x: &mut [f32]) -> f32;
             fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,
-                scores: &mut [&mut [f32]], outs: &mut [&mut [f32]]);
+                seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
         }
     };
     (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {

@@ -155,18 +155,6 @@ fn normalise(isa: Isa, x: &[f32], norm: Norm<'_>, out: &mut [f32]) {
     dispatch!(isa, layer_norm(x, weight, bias, eps, out))
 }
 
-fn attend(
-    isa: Isa,
-    qs: &[&[f32]],
-    keys: &[f32],
-    values: &[f32],
-    shape: &AttentionShape,
-    scores: &mut [&mut [f32]],
-    outs: &mut [&mut [f32]],
-) {
-    dispatch!(isa, attend(qs, keys, values, shape, scores, outs))
-}
-
 /// What follows a matrix product, element by element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
@@ -447,39 +435,79 @@ pub fn attention(
         "kernels: cache of {} for {positions} positions",
         keys.len()
     );
+    if positions == 0 {
+        return out.fill(0.0);
+    }
     let isa = Isa::active();
     let out = Shared::new(out);
     let tasks = if pool.threads() > 1 && queries * positions * width >= ATTENTION_TASK { heads } else { 1 };
     pool.run(tasks, &|task| {
         let mut scratch = SCORES.take();
-        scratch.resize(TOGETHER * positions, 0.0);
+        let n = if share_copies(queries) { queries.min(MANY) } else { queries.min(TOGETHER) };
+        scratch.resize(scratch_size(n, positions, head_dim), 0.0);
         for head in task * heads / tasks..(task + 1) * heads / tasks {
             let at = head * head_dim;
-            for first in (0..queries).step_by(TOGETHER) {
-                let n = TOGETHER.min(queries - first);
-                let visible: [usize; TOGETHER] = from_fn(|i| shape.mask.visible(first + i.min(n - 1)));
-                let mut rest = scratch.as_mut_slice();
-                let mut scores: [&mut [f32]; TOGETHER] = from_fn(|i| {
-                    let (own, others) = std::mem::take(&mut rest).split_at_mut(visible[i]);
-                    rest = others;
-                    own
-                });
-                // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
-                let out = |i: usize| unsafe {
-                    out.part((first + i.min(n - 1)) * width + at, if i < n { head_dim } else { 0 })
+            let head =
+                Head { isa, q: &q[at..], keys: &keys[at..], values: &values[at..], shape, at, out: &out };
+            let mut first = 0;
+            while first < queries {
+                first += if share_copies(queries - first) {
+                    head.attend::<MANY>(first, &mut scratch)
+                } else {
+                    head.attend::<TOGETHER>(first, &mut scratch)
                 };
-                let mut outs: [&mut [f32]; TOGETHER] = from_fn(out);
-                if visible[0] == 0 {
-                    outs.iter_mut().for_each(|out| out.fill(0.0));
-                    continue;
-                }
-                let qs: [&[f32]; TOGETHER] =
-                    from_fn(|i| &q[(first + i.min(n - 1)) * q_stride + at..][..head_dim]);
-                attend(isa, &qs[..n], &keys[at..], &values[at..], shape, &mut scores[..n], &mut outs[..n]);
             }
         }
         SCORES.set(scratch);
     });
+}
+
+/// A head of an [`attention`]; it begins `at` an element of each row, where the slices begin too, and belongs to one task.
+struct Head<'a> {
+    isa: Isa,
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    shape: &'a AttentionShape,
+    at: usize,
+    out: &'a Shared<'a, f32>,
+}
+
+impl Head<'_> {
+    /// Attention of the queries from `first` on, `MOST` or as many as there are; returns how many.
+    fn attend<const MOST: usize>(&self, first: usize, scratch: &mut [f32]) -> usize {
+        let AttentionShape { heads, head_dim, queries, q_stride, mask, .. } = *self.shape;
+        let n = MOST.min(queries - first);
+        let (mut qs, mut seen) = ([&self.q[..0]; MOST], [0; MOST]);
+        let mut outs: [&mut [f32]; MOST] = from_fn(|_| [].as_mut_slice());
+        for (i, query) in (first..first + n).enumerate() {
+            qs[i] = &self.q[query * q_stride..][..head_dim];
+            seen[i] = mask.visible(query);
+            // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
+            outs[i] = unsafe { self.out.part(query * heads * head_dim + self.at, head_dim) };
+        }
+        let (qs, seen, outs) = (&qs[..n], &seen[..n], &mut outs[..n]);
+        dispatch!(self.isa, attend(qs, self.keys, self.values, self.shape, seen, scratch, outs));
+        n
+    }
+}
+
+/// Queries that share copies of their head's keys and values, at most.
+pub(crate) const MANY: usize = 128;
+
+/// Whether so many queries share them. Of a short prompt too much is copied and scored that nobody sees: 16 queries without
+/// a past take 28 % more instructions. In WebAssembly attention took half as long again, and on ARM nobody has measured it.
+pub(crate) const fn share_copies(queries: usize) -> bool {
+    cfg!(target_arch = "x86_64") && queries >= 32
+}
+
+/// Positions whose keys or values are copied at a time.
+pub(crate) const COPIED: usize = 64;
+
+/// Room for the scores of some queries of a head, a row of whole blocks each, and behind them for copies.
+fn scratch_size(queries: usize, positions: usize, head_dim: usize) -> usize {
+    let copies = if share_copies(queries) { COPIED * head_dim } else { 0 };
+    queries * positions.next_multiple_of(LANES) + copies
 }
 
 /// Queries of a head that are worked on together.
@@ -489,7 +517,7 @@ pub(crate) const TOGETHER: usize = 4;
 const ATTENTION_TASK: usize = 64 * 1024;
 
 thread_local! {
-    /// Scores of the queries at work, kept between calls.
+    /// Scores of the queries at work and copies, kept between calls.
     static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 

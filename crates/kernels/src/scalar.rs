@@ -205,8 +205,8 @@ pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
     sum(x.len(), |i| x[i])
 }
 
-/// Queries of one head: `out = softmax(q . k * scale) . v` for each, over as many positions as it has room for scores, which
-/// are scratch. A later query sees at least as many as those before it.
+/// Queries of one head: `out = softmax(q . k * scale) . v` for each, over the positions that it has `seen`, not fewer than
+/// those before it. `scratch` has the size that [`scratch_size`](super::scratch_size) says.
 ///
 /// The weights of the values are `exp(score - max)`; their sum divides the result once, at the end.
 pub(crate) fn attend(
@@ -214,10 +214,12 @@ pub(crate) fn attend(
     keys: &[f32],
     values: &[f32],
     shape: &AttentionShape,
-    scores: &mut [&mut [f32]],
+    seen: &[usize],
+    scratch: &mut [f32],
     outs: &mut [&mut [f32]],
 ) {
-    for ((q, scores), out) in qs.iter().zip(scores).zip(outs) {
+    for ((q, seen), out) in qs.iter().zip(seen).zip(outs) {
+        let scores = &mut scratch[..*seen];
         for (position, score) in scores.iter_mut().enumerate() {
             let key = &keys[position * shape.kv_stride..][..q.len()];
             *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;

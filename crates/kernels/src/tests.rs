@@ -230,22 +230,25 @@ proptest! {
 
     #[test]
     fn attentions_agree(
-        head_dim in prop_oneof![1_usize..80, Just(32), Just(64)], queries in 1_usize..=4, past in 0_usize..40, seed: u64,
+        head_dim in prop_oneof![1_usize..80, Just(32), Just(64)],
+        queries in prop_oneof![1_usize..=4, 5_usize..=12, 13_usize..=MANY],
+        past in prop_oneof![0_usize..40, 100_usize..200],
+        seed: u64,
     ) {
         let (len, kv_stride) = (past + queries, head_dim + seed as usize % 5);
         let (q, keys, values) =
             (numbers(seed, queries * head_dim), numbers(seed ^ 1, len * kv_stride), numbers(seed ^ 2, len * kv_stride));
-        for mask in [Mask::Full { len }, Mask::Causal { past }] {
+        for mask in [Mask::Full { len }, Mask::Full { len: past + 1 }, Mask::Causal { past }] {
             let shape = AttentionShape {
                 heads: 1, head_dim, queries, q_stride: head_dim, kv_stride, scale: 0.3, mask,
             };
             let qs: Vec<&[f32]> = q.chunks(head_dim).collect();
+            let seen: Vec<usize> = (0..queries).map(|i| mask.visible(i)).collect();
             twins_agree(|isa| {
-                let mut scores: Vec<Vec<f32>> = (0..queries).map(|i| vec![0.0; mask.visible(i)]).collect();
-                let mut scores: Vec<&mut [f32]> = scores.iter_mut().map(Vec::as_mut_slice).collect();
-                let mut out = vec![0.0; queries * head_dim];
+                let mut scratch = vec![f32::NAN; scratch_size(queries, seen[queries - 1], head_dim)];
+                let mut out = vec![f32::NAN; queries * head_dim];
                 let mut outs: Vec<&mut [f32]> = out.chunks_mut(head_dim).collect();
-                attend(isa, &qs, &keys, &values, &shape, &mut scores, &mut outs);
+                dispatch!(isa, attend(&qs, &keys, &values, &shape, &seen, &mut scratch, &mut outs));
                 out
             });
         }
@@ -553,7 +556,7 @@ fn attention_is_the_textbook_formula() {
 
 #[test]
 fn attention_is_the_same_on_any_pool_and_in_one_or_many_steps() {
-    let (heads, head_dim, positions) = (4, 32, 70);
+    let (heads, head_dim, positions) = (4, 32, MANY + 70);
     let width = heads * head_dim;
     let qkv = numbers(1, positions * 3 * width);
     let shape = |past: usize, queries: usize| AttentionShape {
@@ -591,17 +594,17 @@ fn attention_is_the_same_on_any_pool_and_in_one_or_many_steps() {
 #[test]
 fn a_query_that_sees_nothing_gives_zeros() {
     let shape = AttentionShape {
-        heads: 1,
+        heads: 2,
         head_dim: 16,
         queries: 1,
-        q_stride: 16,
-        kv_stride: 16,
+        q_stride: 32,
+        kv_stride: 32,
         scale: 1.0,
         mask: Mask::Full { len: 0 },
     };
-    let mut out = [f32::NAN; 16];
-    attention(&[1.0; 16], &[], &[], &shape, &mut out, &SingleThread);
-    assert_eq!(out, [0.0; 16]);
+    let mut out = [f32::NAN; 32];
+    attention(&[1.0; 32], &[], &[], &shape, &mut out, &SingleThread);
+    assert_eq!(out, [0.0; 32]);
 }
 
 #[test]
