@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "the only home of unsafe: SIMD and disjoint parts of outputs for threads")]
 
 mod allocator;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +37,7 @@ mod storage;
 mod team;
 
 pub use allocator::{give_back, keep_activations};
+pub use attention::{AttentionShape, Mask, attention};
 pub use fingerprint::{FINGERPRINT, FINGERPRINT_Q4, fingerprint, fingerprint_q4};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};
@@ -45,8 +47,6 @@ use pool::Shared;
 pub use pool::{Pool, SingleThread};
 use quantised::{Block, Quantised};
 use scalar::LANES;
-use std::array::from_fn;
-use std::cell::Cell;
 use std::ops::Range;
 #[cfg(not(target_arch = "wasm32"))]
 pub use team::Team;
@@ -58,33 +58,34 @@ macro_rules! dispatch {
     };
     ($isa:expr, $name:ident / $dot:ident($($arg:expr),*)) => {
         match $isa {
-            Isa::Scalar => scalar::$name($($arg),*),
+            $crate::Isa::Scalar => $crate::scalar::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa` is only used where it is available: `Isa::active` and `Isa::available` see to it.
-            Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::AvxVnni => unsafe { avx2::$dot($($arg),*) },
+            // SAFETY: an `Isa` is only used where it is available: `$crate::Isa::active` and `$crate::Isa::available` see to it.
+            $crate::Isa::Avx2 => unsafe { $crate::avx2::$name($($arg),*) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512Vnni => unsafe { avx512::$name($($arg),*) },
+            $crate::Isa::AvxVnni => unsafe { $crate::avx2::$dot($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::Isa::Avx512Vnni => unsafe { $crate::avx512::$name($($arg),*) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Isa::Neon => unsafe { neon::$name($($arg),*) },
+            $crate::Isa::Neon => unsafe { $crate::neon::$name($($arg),*) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Isa::NeonDot => unsafe { neon::$dot($($arg),*) },
+            $crate::Isa::NeonDot => unsafe { $crate::neon::$dot($($arg),*) },
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Isa::Simd128 => simd128::plain::$name($($arg),*),
+            $crate::Isa::Simd128 => $crate::simd128::plain::$name($($arg),*),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-            Isa::RelaxedSimd => simd128::signed7::$name($($arg),*),
+            $crate::Isa::RelaxedSimd => $crate::simd128::signed7::$name($($arg),*),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-            Isa::RelaxedSimdUnsigned => simd128::unsigned8::$name($($arg),*),
+            $crate::Isa::RelaxedSimdUnsigned => $crate::simd128::unsigned8::$name($($arg),*),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-            Isa::RelaxedSimdSigned => simd128::signed8::$name($($arg),*),
+            $crate::Isa::RelaxedSimdSigned => $crate::simd128::signed8::$name($($arg),*),
         }
     };
 }
+use dispatch;
 
 fn quantise(isa: Isa, x: &[f32], blocks: &mut [Block], step: usize) {
     dispatch!(isa, quantise(x, blocks, step))
@@ -351,174 +352,6 @@ pub fn sum_exp(x: &[f32], highest: f32) -> f64 {
 /// as there are elements in both.
 pub fn weigh(x: &[f32], highest: f32, temperature: f32, out: &mut [f32]) {
     dispatch!(Isa::active(), weigh(x, highest, temperature, out))
-}
-
-/// Which positions a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
-    /// A generator's: query `i` sees positions `0..=past + i`.
-    Causal {
-        /// Positions in the cache before the first query.
-        past: usize,
-    },
-    /// A classifier's: every query sees positions `0..len`, the rest is padding.
-    Full {
-        /// Positions that hold text.
-        len: usize,
-    },
-}
-
-impl Mask {
-    fn visible(self, query: usize) -> usize {
-        match self {
-            Self::Causal { past } => past + query + 1,
-            Self::Full { len } => len,
-        }
-    }
-}
-
-/// The shapes of one [`attention`].
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionShape {
-    /// Heads, side by side in a row.
-    pub heads: usize,
-    /// Elements of a head; multiples of 16 are fast.
-    pub head_dim: usize,
-    /// Rows of `q` and of the output.
-    pub queries: usize,
-    /// From the start of a query's row to the next, at least `heads * head_dim`.
-    pub q_stride: usize,
-    /// From a position's row in `keys` and `values` to the next, at least `heads * head_dim`.
-    pub kv_stride: usize,
-    /// What scores are multiplied with, `1 / sqrt(head_dim)` as a rule.
-    pub scale: f32,
-    /// What a query sees.
-    pub mask: Mask,
-}
-
-/// Scaled dot-product attention over a cache: `softmax(q . k * scale) . v` for each head and query.
-///
-/// `q`: `queries` rows of `heads * head_dim`, `q_stride` apart; `keys`, `values`: a row of `heads * head_dim` a position,
-/// `kv_stride` apart, so that a column range of a wider matrix will do. `out`: `(queries, heads * head_dim)`, dense.
-/// A query without a visible position gives zeros.
-/// Source: Vaswani et al. 2017, 3.2.1.
-///
-/// # Panics
-/// If a slice is too short for `shape`.
-pub fn attention(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    shape: &AttentionShape,
-    out: &mut [f32],
-    pool: &dyn Pool,
-) {
-    let AttentionShape { heads, head_dim, queries, q_stride, kv_stride, .. } = *shape;
-    let width = heads * head_dim;
-    assert_eq!(out.len(), queries * width, "kernels: outputs of an attention");
-    if queries == 0 || width == 0 {
-        return;
-    }
-    let positions = shape.mask.visible(queries - 1);
-    assert!(
-        q_stride >= width && kv_stride >= width,
-        "kernels: strides {q_stride}, {kv_stride} below {width}"
-    );
-    assert!(
-        q.len() >= (queries - 1) * q_stride + width,
-        "kernels: {} elements for {queries} queries",
-        q.len()
-    );
-    let least = if positions == 0 { 0 } else { (positions - 1) * kv_stride + width };
-    assert!(
-        keys.len() >= least && values.len() >= least,
-        "kernels: cache of {} for {positions} positions",
-        keys.len()
-    );
-    if positions == 0 {
-        return out.fill(0.0);
-    }
-    let isa = Isa::active();
-    let out = Shared::new(out);
-    let tasks = if pool.threads() > 1 && queries * positions * width >= ATTENTION_TASK { heads } else { 1 };
-    pool.run(tasks, &|task| {
-        let mut scratch = SCORES.take();
-        let n = if share_copies(queries) { queries.min(MANY) } else { queries.min(TOGETHER) };
-        scratch.resize(scratch_size(n, positions, head_dim), 0.0);
-        for head in task * heads / tasks..(task + 1) * heads / tasks {
-            let at = head * head_dim;
-            let head =
-                Head { isa, q: &q[at..], keys: &keys[at..], values: &values[at..], shape, at, out: &out };
-            let mut first = 0;
-            while first < queries {
-                first += if share_copies(queries - first) {
-                    head.attend::<MANY>(first, &mut scratch)
-                } else {
-                    head.attend::<TOGETHER>(first, &mut scratch)
-                };
-            }
-        }
-        SCORES.set(scratch);
-    });
-}
-
-/// A head of an [`attention`]; it begins `at` an element of each row, where the slices begin too, and belongs to one task.
-struct Head<'a> {
-    isa: Isa,
-    q: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
-    shape: &'a AttentionShape,
-    at: usize,
-    out: &'a Shared<'a, f32>,
-}
-
-impl Head<'_> {
-    /// Attention of the queries from `first` on, `MOST` or as many as there are; returns how many.
-    fn attend<const MOST: usize>(&self, first: usize, scratch: &mut [f32]) -> usize {
-        let AttentionShape { heads, head_dim, queries, q_stride, mask, .. } = *self.shape;
-        let n = MOST.min(queries - first);
-        let (mut qs, mut seen) = ([&self.q[..0]; MOST], [0; MOST]);
-        let mut outs: [&mut [f32]; MOST] = from_fn(|_| [].as_mut_slice());
-        for (i, query) in (first..first + n).enumerate() {
-            qs[i] = &self.q[query * q_stride..][..head_dim];
-            seen[i] = mask.visible(query);
-            // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
-            outs[i] = unsafe { self.out.part(query * heads * head_dim + self.at, head_dim) };
-        }
-        let (qs, seen, outs) = (&qs[..n], &seen[..n], &mut outs[..n]);
-        dispatch!(self.isa, attend(qs, self.keys, self.values, self.shape, seen, scratch, outs));
-        n
-    }
-}
-
-/// Queries that share copies of their head's keys and values, at most.
-pub(crate) const MANY: usize = 128;
-
-/// Whether so many queries share them. Of a short prompt too much is copied and scored that nobody sees: 16 queries without
-/// a past take 28 % more instructions. In WebAssembly attention took half as long again, and on ARM nobody has measured it.
-pub(crate) const fn share_copies(queries: usize) -> bool {
-    cfg!(target_arch = "x86_64") && queries >= 32
-}
-
-/// Positions whose keys or values are copied at a time.
-pub(crate) const COPIED: usize = 64;
-
-/// Room for the scores of some queries of a head, a row of whole blocks each, and behind them for copies.
-fn scratch_size(queries: usize, positions: usize, head_dim: usize) -> usize {
-    let copies = if share_copies(queries) { COPIED * head_dim } else { 0 };
-    queries * positions.next_multiple_of(LANES) + copies
-}
-
-/// Queries of a head that are worked on together.
-pub(crate) const TOGETHER: usize = 4;
-
-/// Below this many products an attention stays on the caller's thread.
-const ATTENTION_TASK: usize = 64 * 1024;
-
-thread_local! {
-    /// Scores of the queries at work and copies, kept between calls.
-    static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 #[cfg(test)]

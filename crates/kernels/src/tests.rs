@@ -1,5 +1,6 @@
 //! Claims about kernels: every instruction set gives the bits of the scalar definition.
 
+use super::attention::{MANY, scratch_size};
 use super::fingerprint::numbers;
 use super::*;
 use proptest::prelude::*;
