@@ -60,7 +60,7 @@ macro_rules! dispatch {
         match $isa {
             $crate::Isa::Scalar => $crate::scalar::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa` is only used where it is available: `$crate::Isa::active` and `$crate::Isa::available` see to it.
+            // SAFETY: an `Isa` is only used where it is available: `Isa::active` and `Isa::available` see to it.
             $crate::Isa::Avx2 => unsafe { $crate::avx2::$name($($arg),*) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.

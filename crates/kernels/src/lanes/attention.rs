@@ -160,41 +160,6 @@ fn score_four<F: Lanes, const N: usize>(
     }
 }
 
-/// [`weigh_values`] for `Q` queries: over the positions that all of them see, then what each sees by itself.
-#[inline(always)]
-fn weigh_values_together<F: Lanes, const Q: usize, const N: usize>(
-    scores: &[&mut [f32]],
-    values: &[f32],
-    stride: usize,
-    inverses: &[f32],
-    at: usize,
-    outs: &mut [&mut [f32]],
-) {
-    let seen = scores[0].len();
-    let mut sums = [[F::splat(0.0); N]; Q];
-    for position in 0..seen {
-        let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
-        for i in 0..N {
-            let value = F::load(&values[i]);
-            for q in 0..Q {
-                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(value));
-            }
-        }
-    }
-    for q in 0..Q {
-        for position in seen..scores[q].len() {
-            let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
-            for i in 0..N {
-                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(F::load(&values[i])));
-            }
-        }
-        let (outs, _) = outs[q][at..].as_chunks_mut::<LANES>();
-        for (sum, out) in sums[q].iter().zip(outs) {
-            sum.mul(F::splat(inverses[q])).store(out);
-        }
-    }
-}
-
 /// Four queries of a head of `16 * N`, which share the loads of keys and values.
 #[inline(always)]
 fn attend_four<F: Lanes, const N: usize>(
@@ -216,34 +181,31 @@ fn attend_four<F: Lanes, const N: usize>(
         }
         *inverse = 1.0 / exp_minus_max::<F>(scores);
     }
-    if F::REGISTERS >= 16 {
-        weigh_values_together::<F, TOGETHER, N>(scores, values, stride, &inverses, 0, outs);
-    } else {
-        // Half the queries and 16 columns at a time fit the registers.
-        for (at, half) in (0..N).flat_map(|i| [(i, 0), (i, 2)]) {
-            let (scores, inverses) = (&scores[half..half + 2], &inverses[half..half + 2]);
-            let outs = &mut outs[half..half + 2];
-            weigh_values_together::<F, 2, 1>(scores, values, stride, inverses, at * LANES, outs);
-        }
-    }
+    let scores = scores.each_ref().map(|scores| &**scores);
+    add_values_to_four::<F, N>(scores, values, stride, true, inverses, outs);
 }
 
-/// Adds `score * value` to `outs` for `Q` queries, the positions of which the first has scores, and `16 * N` columns.
+/// Adds `score * value` to `16 * N` columns of `outs` from `at` on, or to 0 where they are `fresh`, and multiplies the sums
+/// with `factors`, for `Q` queries: over the positions that all of them see, then over what each sees by itself.
 #[inline(always)]
 fn add_values<F: Lanes, const Q: usize, const N: usize>(
-    scores: [&[f32]; Q],
+    scores: &[&[f32]],
     values: &[f32],
     stride: usize,
-    outs: [&mut [f32]; Q],
+    fresh: bool,
+    factors: &[f32],
+    at: usize,
+    outs: &mut [&mut [f32]],
 ) {
     let seen = scores[0].len();
-    let scores = scores.map(|scores| &scores[..seen]);
     let mut sums = [[F::splat(0.0); N]; Q];
-    for q in 0..Q {
-        sums[q] = registers(outs[q]);
+    if !fresh {
+        for q in 0..Q {
+            sums[q] = registers(&outs[q][at..]);
+        }
     }
     for position in 0..seen {
-        let (values, _) = values[position * stride..][..N * LANES].as_chunks::<LANES>();
+        let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
         for i in 0..N {
             let value = F::load(&values[i]);
             for q in 0..Q {
@@ -251,50 +213,39 @@ fn add_values<F: Lanes, const Q: usize, const N: usize>(
             }
         }
     }
-    for (sums, out) in sums.into_iter().zip(outs) {
-        for (sum, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
-            sum.store(out);
+    for q in 0..Q {
+        for position in seen..scores[q].len() {
+            let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
+            for i in 0..N {
+                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(F::load(&values[i])));
+            }
+        }
+        let (outs, _) = outs[q][at..].as_chunks_mut::<LANES>();
+        for (sum, out) in sums[q].iter().zip(outs) {
+            sum.mul(F::splat(factors[q])).store(out);
         }
     }
 }
 
-/// [`add_values`] for four queries of a head of `16 * N`: over the positions that all of them see, then over what each
-/// sees by itself.
+/// [`add_values`] for four queries of a head of `16 * N`.
 #[inline(always)]
 fn add_values_to_four<F: Lanes, const N: usize>(
     scores: [&[f32]; TOGETHER],
     values: &[f32],
     stride: usize,
+    fresh: bool,
+    factors: [f32; TOGETHER],
     outs: &mut [&mut [f32]; TOGETHER],
 ) {
-    let seen = scores[0].len();
-    let [a, b, c, d] = outs;
     if F::REGISTERS >= 16 {
-        add_values::<F, TOGETHER, N>(scores, values, stride, [a, b, c, d]);
+        add_values::<F, TOGETHER, N>(&scores, values, stride, fresh, &factors, 0, outs);
     } else {
         // Half the queries and 16 columns at a time fit the registers.
-        for at in (0..N * LANES).step_by(LANES) {
-            let values = &values[at..];
-            add_values::<F, 2, 1>([scores[0], scores[1]], values, stride, [&mut a[at..], &mut b[at..]]);
-            add_values::<F, 2, 1>(
-                [&scores[2][..seen], scores[3]],
-                values,
-                stride,
-                [&mut c[at..], &mut d[at..]],
-            );
+        for (at, half) in (0..N).flat_map(|i| [(i, 0), (i, 2)]) {
+            let (scores, factors) = (&scores[half..half + 2], &factors[half..half + 2]);
+            let outs = &mut outs[half..half + 2];
+            add_values::<F, 2, 1>(scores, values, stride, fresh, factors, at * LANES, outs);
         }
-    }
-    for (scores, out) in scores.into_iter().zip(outs).skip(1) {
-        if scores.len() > seen {
-            add_values::<F, 1, N>([&scores[seen..]], &values[seen * stride..], stride, [out]);
-        }
-    }
-}
-
-#[inline(always)]
-fn multiply<F: Lanes>(x: &mut [f32], factor: f32) {
-    for x in x.as_chunks_mut().0 {
-        F::load(x).mul(F::splat(factor)).store(x);
     }
 }
 
@@ -439,8 +390,8 @@ fn attend_many<F: Lanes, const N: usize>(
         }
     }
     let mut inverses = [[0.0; TOGETHER]; MANY / TOGETHER];
-    for (((seen, scores), outs), inverses) in
-        seen.iter().zip(scores.chunks_exact_mut(TOGETHER * row)).zip(outs.iter_mut()).zip(&mut inverses)
+    for ((seen, scores), inverses) in
+        seen.iter().zip(scores.chunks_exact_mut(TOGETHER * row)).zip(&mut inverses)
     {
         let n = seen[TOGETHER - 1].next_multiple_of(LANES);
         let mut rest = scores;
@@ -452,7 +403,6 @@ fn attend_many<F: Lanes, const N: usize>(
         });
         let sums = exp_minus_max_of_four::<F>(rows.map(|row| row.as_chunks_mut().0));
         *inverses = sums.map(|sum| 1.0 / sum);
-        outs.iter_mut().for_each(|out| out.fill(0.0));
     }
     for first in (0..positions).step_by(COPIED) {
         let copied = COPIED.min(positions - first);
@@ -462,21 +412,17 @@ fn attend_many<F: Lanes, const N: usize>(
                 F::load(value).store(copy);
             }
         }
-        for ((seen, scores), outs) in
-            seen.iter().zip(scores.chunks_exact(TOGETHER * row)).zip(outs.iter_mut())
-        {
-            if first < seen[TOGETHER - 1] {
+        let groups = seen.iter().zip(scores.chunks_exact(TOGETHER * row)).zip(&inverses).zip(outs.iter_mut());
+        for (((seen, scores), inverses), outs) in groups {
+            let (all, end) = (seen[TOGETHER - 1], first + copied);
+            if first < all {
                 let scores = from_fn(|q| {
-                    let end = seen[q].min(first + copied);
+                    let end = seen[q].min(end);
                     &scores[q * row..][first.min(end)..end]
                 });
-                add_values_to_four::<F, N>(scores, copies, N * LANES, outs);
+                let factors = if all <= end { *inverses } else { [1.0; TOGETHER] };
+                add_values_to_four::<F, N>(scores, copies, N * LANES, first == 0, factors, outs);
             }
-        }
-    }
-    for (outs, inverses) in outs.iter_mut().zip(inverses) {
-        for (out, inverse) in outs.iter_mut().zip(inverses) {
-            multiply::<F>(out, inverse);
         }
     }
 }
