@@ -322,8 +322,8 @@ impl Load<'_> {
             }
             content.extend_from_slice(&piece);
         }
-        if file.sha256.is_some() {
-            check_hash(file, Sha256::new_with_prefix(&content))?;
+        if let Some(expected) = &file.sha256 {
+            check_hash(file, expected, Sha256::new_with_prefix(&content))?;
         }
         if keeping.store.is_some() {
             keeping.early.push((name.into(), content.clone()));
@@ -447,8 +447,8 @@ impl Load<'_> {
                     self.take_in(&piece, &mut reading, loader, hashes, keeping).await?;
                 }
             }
-            if let Some(hash) = hashes.file.clone() {
-                check_hash(file, hash)?;
+            if let (Some(expected), Some(hash)) = (&file.sha256, hashes.file.clone()) {
+                check_hash(file, expected, hash)?;
             }
             let line = reading.checkpoint(hashes, true);
             keeping.note(|keeper| keeper.checkpoint(line)).await;
@@ -722,8 +722,7 @@ fn take(array: &Uint8Array, piece: &mut Vec<u8>) {
     array.copy_to(piece);
 }
 
-fn check_hash(file: &SourceFile, sha: Sha256) -> Result<()> {
-    let Some(expected) = &file.sha256 else { return Ok(()) };
+fn check_hash(file: &SourceFile, expected: &str, sha: Sha256) -> Result<()> {
     let found = hexadecimal(&sha.finalize());
     if found.eq_ignore_ascii_case(expected) {
         return Ok(());
