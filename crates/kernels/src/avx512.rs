@@ -13,7 +13,12 @@
 //!    kernel, whose longer code lets the processor look less far ahead by itself. Into the first level AVX-512's gained
 //!    3 %, and the distance (2 to 16 KiB) made no difference. The first 8 rows of more ask for them as well (a prompt of 64
 //!    is read 6 % faster); those after them find them near.
-//! 4. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
+//! 4. 16 rows and more wait for the instructions themselves: 8 sums are too few to hide the five cycles that `vpdpbusd`
+//!    takes, and the exclusive or takes the place of a product. So they go through two panels side by side, and there the
+//!    activations are the unsigned operand: plus 128, from the start ([`Quantised::unsigned`]). The excess, `128 * sum(w)`,
+//!    is then one number for each row of weights and block, counted once for all rows of activations ([`excess`]). The
+//!    weights of the next two panels are asked for meanwhile, a part by each 8 rows ([`Ahead`]).
+//! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
 
 use super::Around;
@@ -26,7 +31,14 @@ use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::array::from_fn;
+use std::cell::Cell;
 use std::ops::Range;
+
+/// Rows of activations that share the loads of weights.
+pub(crate) const TOGETHER: usize = 8;
+
+/// From so many rows of activations on, panels of 8-bit weights go in pairs.
+pub(crate) const MANY: usize = 16;
 
 /// How far ahead of their use weights are asked for, in bytes.
 pub(crate) const AHEAD: usize = 4096;
@@ -104,6 +116,7 @@ pub(crate) unsafe fn matmul(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.bits() {
+            Bits::Eight if x.unsigned => matmul_many(matrix, x, panels, around, out),
             Bits::Eight => matmul_of::<Tile>(matrix, x, panels, around, out),
             Bits::Four => matmul_of::<TileQ4>(matrix, x, panels, around, out),
         }
@@ -121,7 +134,7 @@ unsafe fn matmul_of<T: Weights>(
     out: &Shared<'_, f32>,
 ) {
     for panel in panels {
-        for first in (0..x.rows).step_by(8) {
+        for first in (0..x.rows).step_by(TOGETHER) {
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
@@ -183,6 +196,169 @@ unsafe fn rows<T: Weights, const M: usize, const FETCH: bool>(
         // SAFETY: the caller gave us the panel alone.
         let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
         finish(&lanes, around, column, out);
+    }
+}
+
+/// 8-bit weights with unsigned activations.
+///
+/// # Safety
+/// As for [`matmul`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn matmul_many(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let mut excess = EXCESS.take();
+    let mut panel = panels.start;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while panel + 2 <= panels.end {
+            many::<2>(matrix, x, panel, &mut excess, around, out);
+            panel += 2;
+        }
+        if panel < panels.end {
+            many::<1>(matrix, x, panel, &mut excess, around, out);
+        }
+    }
+    EXCESS.set(excess);
+}
+
+thread_local! {
+    /// What the sums of a pair of panels begin with, block by block: see [`excess`].
+    static EXCESS: Cell<Vec<[[i32; PANEL]; 2]>> = const { Cell::new(Vec::new()) };
+}
+
+/// The outputs of `P` panels from `panel` on, for all rows of activations.
+///
+/// # Safety
+/// Nobody else uses the panels' columns of `out`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn many<const P: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panel: usize,
+    starts: &mut Vec<[[i32; PANEL]; 2]>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let panels: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
+    starts.clear();
+    starts.resize(matrix.blocks(), [[0; PANEL]; 2]);
+    for (p, (tiles, _)) in panels.iter().enumerate() {
+        for (start, tile) in starts.iter_mut().zip(*tiles) {
+            start[p] = excess(tile);
+        }
+    }
+    let groups = x.rows.div_ceil(TOGETHER);
+    let mut ahead = Ahead { at: panels[P - 1].0.as_ptr_range().end.cast(), lines: (8 * P).div_ceil(groups) };
+    for first in (0..x.rows).step_by(TOGETHER) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match x.rows - first {
+                1 => rows_many::<1, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                2 => rows_many::<2, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                3 => rows_many::<3, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                4 => rows_many::<4, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                5 => rows_many::<5, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                6 => rows_many::<6, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                7 => rows_many::<7, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                _ => rows_many::<8, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+            }
+        }
+    }
+}
+
+/// `-128 * sum(w)` of each row of a tile: what its dot products with activations plus 128 have too much, negative.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn excess(tile: &Tile) -> [i32; PANEL] {
+    let mut sums = _mm512_setzero_si512();
+    for group in &tile.0 {
+        // SAFETY: this function enables AVX-512 F.
+        let w = unsafe { load::<true>(group) };
+        sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w);
+    }
+    let mut excess = [0; PANEL];
+    // SAFETY: 64 bytes.
+    unsafe {
+        _mm512_storeu_si512(excess.as_mut_ptr().cast(), _mm512_sub_epi32(_mm512_setzero_si512(), sums))
+    };
+    excess
+}
+
+/// The weights that are asked for next.
+struct Ahead {
+    at: *const u8,
+    /// Cache lines for each block that is multiplied.
+    lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn fetch(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: every x86-64 has it; what is asked for ahead may lie anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+            self.at = self.at.wrapping_add(64);
+        }
+    }
+}
+
+/// The outputs of `P` panels for the activation rows `first..first + M`, a group.
+///
+/// # Safety
+/// Nobody else uses the panels' columns of `out`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "what `many` has, as one function for each number of rows")]
+unsafe fn rows_many<const M: usize, const P: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panels: [(&[Tile], &[[u16; PANEL]]); P],
+    starts: &[[[i32; PANEL]; 2]],
+    panel: usize,
+    first: usize,
+    ahead: &mut Ahead,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let (xs, _) = x.group(first, M).as_chunks::<M>();
+    let mut sums = [[_mm512_setzero_ps(); P]; M];
+    for (i, (x, starts)) in xs.iter().zip(starts).enumerate() {
+        ahead.fetch();
+        // SAFETY: 64 bytes.
+        let starts: [_; P] = from_fn(|p| unsafe { _mm512_loadu_si512(starts[p].as_ptr().cast()) });
+        let mut dots = [starts; M];
+        for group in 0..BLOCK / 4 {
+            // SAFETY: this function enables AVX-512 F.
+            let w: [_; P] = from_fn(|p| unsafe { load::<false>(&panels[p].0[i].0[group]) });
+            for m in 0..M {
+                let q = &x[m].q[group * 4..];
+                let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
+                for p in 0..P {
+                    dots[m][p] = _mm512_dpbusd_epi32(dots[m][p], _mm512_set1_epi32(q), w[p]);
+                }
+            }
+        }
+        for p in 0..P {
+            // SAFETY: a tile has 16 scales of 2 bytes.
+            let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(panels[p].1[i].as_ptr().cast()) });
+            for m in 0..M {
+                let scales = _mm512_mul_ps(scales, _mm512_set1_ps(x[m].scale));
+                sums[m][p] = _mm512_add_ps(sums[m][p], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m][p]), scales));
+            }
+        }
+    }
+    for (m, sums) in sums.into_iter().enumerate() {
+        for (p, sums) in sums.into_iter().enumerate() {
+            let mut lanes = [0.0; PANEL];
+            F32x16(sums).store(&mut lanes);
+            // SAFETY: the caller gave us the panels alone.
+            let (column, out) = unsafe { matrix.outputs(panel + p, first + m, out) };
+            finish(&lanes, around, column, out);
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Which instruction set runs the kernels: found once, and forced by tests and benches.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::matrix::Bits;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::simd128;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -106,9 +109,21 @@ impl Isa {
     pub(crate) fn rows_together(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => 8,
+            Self::Avx512Vnni => avx512::TOGETHER,
             _ => 4,
         }
+    }
+
+    /// Whether products of a matrix with so many rows of activations take these plus 128: see [`Quantised::unsigned`].
+    ///
+    /// [`Quantised::unsigned`]: super::quantised::Quantised::unsigned
+    pub(crate) fn takes_unsigned(self, bits: Bits, rows: usize) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512Vnni {
+            return bits == Bits::Eight && rows >= avx512::MANY;
+        }
+        let _ = (bits, rows);
+        false
     }
 
     fn is_available(self) -> bool {

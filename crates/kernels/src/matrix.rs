@@ -443,7 +443,8 @@ impl PackedMatrix {
         // With maxima a task has whole blocks of groups, and does one after the other.
         let per_task = if around.maxima { per_task.next_multiple_of(LANES) } else { per_task };
         let step = if around.maxima { LANES } else { per_task };
-        Quantised::with(isa, x, m, around.norm, pool, |x| {
+        let unsigned = isa.takes_unsigned(self.bits(), m);
+        Quantised::with(isa, x, m, around.norm, unsigned, pool, |x| {
             let out = Shared::new(out);
             pool.run(panels.div_ceil(per_task), &|task| {
                 let end = panels.min((task + 1) * per_task);

@@ -60,6 +60,8 @@ pub(crate) struct Quantised {
     pub(crate) rows: usize,
     /// Rows of a group; the last one may have fewer.
     pub(crate) together: usize,
+    /// Whether `q` of a block is a `u8` that is 128 too large.
+    pub(crate) unsigned: bool,
     /// Blocks of a row.
     row_blocks: usize,
     blocks: Vec<Block>,
@@ -90,17 +92,19 @@ impl Quantised {
         x: &[f32],
         rows: usize,
         norm: Option<Norm<'_>>,
+        unsigned: bool,
         pool: &dyn Pool,
         then: impl FnOnce(&Self),
     ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
+        scratch.unsigned = unsigned;
         scratch.fill(isa, x, rows, norm, pool);
         then(&scratch);
         SCRATCH.set(Some(scratch));
     }
 
     fn fill(&mut self, isa: Isa, x: &[f32], rows: usize, norm: Option<Norm<'_>>, pool: &dyn Pool) {
-        let together = isa.rows_together();
+        let (together, unsigned) = (isa.rows_together(), self.unsigned);
         let cols = x.len().checked_div(rows).unwrap_or(0);
         let row_blocks = cols / BLOCK;
         (self.rows, self.together, self.row_blocks) = (rows, together, row_blocks);
@@ -112,16 +116,18 @@ impl Quantised {
             // SAFETY: groups do not overlap, and each is filled once.
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
             let x = x[first * cols..(first + n) * cols].chunks_exact(cols);
-            let Some(norm) = norm else {
-                x.enumerate().for_each(|(m, x)| quantise(isa, x, &mut blocks[m..], n));
-                return;
-            };
-            with_row(cols, |normed| {
-                for (m, x) in x.enumerate() {
-                    normalise(isa, x, norm, normed);
-                    quantise(isa, normed, &mut blocks[m..], n);
-                }
-            });
+            match norm {
+                None => x.enumerate().for_each(|(m, x)| quantise(isa, x, &mut blocks[m..], n)),
+                Some(norm) => with_row(cols, |normed| {
+                    for (m, x) in x.enumerate() {
+                        normalise(isa, x, norm, normed);
+                        quantise(isa, normed, &mut blocks[m..], n);
+                    }
+                }),
+            }
+            if unsigned {
+                blocks.iter_mut().for_each(|block| block.q = block.q.map(|q| q ^ -128));
+            }
         };
         let groups = rows.div_ceil(together);
         if groups > 1 && pool.threads() > 1 && rows * row_blocks >= ALONE {
