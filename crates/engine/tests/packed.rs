@@ -179,7 +179,7 @@ fn the_index_of_another_dtype_or_engine_is_refused() {
     assert!(parse(&disk.index, Dtype::Q8).unwrap().complete.is_some());
     assert!(parse(&disk.index, Dtype::F32).is_err());
     assert!(parse(&disk.index, Dtype::Q4).is_err());
-    assert!(parse(&disk.index.replace("\"layout\":1", "\"layout\":0"), Dtype::Q8).is_err());
+    assert!(parse(&disk.index.replace("\"layout\":2", "\"layout\":1"), Dtype::Q8).is_err());
     assert!(parse("", Dtype::Q8).is_err());
     assert!(parse("{\"head\":", Dtype::Q8).is_err());
 }

@@ -7,7 +7,7 @@ mod numbers;
 
 use cases::{Prepare, Run};
 use inkling_kernels::{
-    self as kernels, Activation, Around, AttentionShape, Mask, Norm, PackedMatrix, SingleThread,
+    self as kernels, Activation, Around, AttentionShape, Mask, Norm, PackedMatrix, Packing, SingleThread,
 };
 use inkling_kernels::{Isa, PackedMatrixBuilder};
 use numbers::numbers;
@@ -15,11 +15,12 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
-const CASES: [(&str, Prepare); 12] = [
-    ("linear_q8/768x768/1", || product(768, 768, 1)),
-    ("linear_q8/768x768/4", || product(768, 768, 4)),
-    ("linear_q8/768x768/8", || product(768, 768, 8)),
-    ("linear_q8/768x3072/1", || product(768, 3072, 1)),
+const CASES: [(&str, Prepare); 13] = [
+    ("linear_q8/768x768/1", || product(Packing::Q8, 768, 768, 1)),
+    ("linear_q8/768x768/4", || product(Packing::Q8, 768, 768, 4)),
+    ("linear_q8/768x768/8", || product(Packing::Q8, 768, 768, 8)),
+    ("linear_q8/768x3072/1", || product(Packing::Q8, 768, 3072, 1)),
+    ("linear_q8_by_128/768x768/8", || product(Packing::Q8By128, 768, 768, 8)),
     ("norm_and_quantise/768/8", norm_and_quantise),
     ("bias_and_gelu/3072", bias_and_gelu),
     ("attention/1+127", || attention(1, 127)),
@@ -30,15 +31,15 @@ const CASES: [(&str, Prepare); 12] = [
     ("pack/columns/768x128", pack_columns),
 ];
 
-fn product(rows: usize, cols: usize, m: usize) -> Run {
-    let (matrix, x) = (matrix(rows, cols), numbers(2, m * cols));
+fn product(packing: Packing, rows: usize, cols: usize, m: usize) -> Run {
+    let (matrix, x) = (matrix(packing, rows, cols), numbers(2, m * cols));
     let mut out = vec![0.0; m * rows];
     Box::new(move || matrix.matmul(&x, None, &mut out, &SingleThread))
 }
 
 /// A product so narrow that what comes before it is the most.
 fn norm_and_quantise() -> Run {
-    let (matrix, x, weight) = (matrix(16, 768), numbers(2, 8 * 768), numbers(3, 768));
+    let (matrix, x, weight) = (matrix(Packing::Q8, 16, 768), numbers(2, 8 * 768), numbers(3, 768));
     let mut out = vec![0.0; 8 * 16];
     Box::new(move || {
         let norm = Some(Norm { weight: &weight, bias: &weight, eps: 1e-5 });
@@ -48,7 +49,7 @@ fn norm_and_quantise() -> Run {
 
 /// A product so flat that what follows it is the most.
 fn bias_and_gelu() -> Run {
-    let (matrix, x, bias) = (matrix(3072, 32), numbers(2, 32), numbers(3, 3072));
+    let (matrix, x, bias) = (matrix(Packing::Q8, 3072, 32), numbers(2, 32), numbers(3, 3072));
     let mut out = vec![0.0; 3072];
     Box::new(move || {
         let around = Around { bias: Some(&bias), activation: Activation::GeluTanh, ..Around::default() };
@@ -94,8 +95,9 @@ fn pack_columns() -> Run {
     })
 }
 
-fn matrix(rows: usize, cols: usize) -> PackedMatrix {
-    PackedMatrix::from_f32(rows, cols, &numbers(1, rows * cols)).expect("seeded numbers are finite")
+fn matrix(packing: Packing, rows: usize, cols: usize) -> PackedMatrix {
+    PackedMatrix::from_f32_as(packing, rows, cols, &numbers(1, rows * cols))
+        .expect("seeded numbers are finite")
 }
 
 fn main() -> ExitCode {

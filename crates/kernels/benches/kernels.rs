@@ -3,15 +3,15 @@
 //! A row is a path: `kernel/linear_q8/2304x768/1/Avx512Vnni` is the product of a 2304 x 768 matrix with one activation
 //! row. Products with one row are read off in bytes a second, to be compared with `memory/read`, the same number of
 //! bytes merely read; those with 64 rows in multiplications a second. Scalar rows are the peers: ratios in one run hold
-//! where absolute times drift. Bits are checked before anything is timed.
+//! where absolute times drift. Packing are checked before anything is timed.
 
 #[path = "support/numbers.rs"]
 mod numbers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self as kernels, Activation, AttentionShape, Bits, FINGERPRINT, FINGERPRINT_Q4, Isa, Mask, PackedMatrix,
-    PackedMatrixBuilder, SingleThread,
+    self as kernels, Activation, AttentionShape, FINGERPRINT, FINGERPRINTS, Isa, Mask, PackedMatrix,
+    PackedMatrixBuilder, Packing, SingleThread,
 };
 use numbers::numbers;
 use std::hint::black_box;
@@ -27,7 +27,13 @@ fn each(scalar: bool, mut f: impl FnMut(Isa)) {
         }
         Isa::force(Some(isa));
         assert_eq!(kernels::fingerprint(), FINGERPRINT, "{isa:?} computes other bits");
-        assert_eq!(kernels::fingerprint_q4(), FINGERPRINT_Q4, "{isa:?} computes other bits at 4 bits");
+        for (packing, expected) in FINGERPRINTS {
+            assert_eq!(
+                kernels::fingerprint_of(packing),
+                expected,
+                "{isa:?} computes other bits: {packing:?}"
+            );
+        }
         f(isa);
     }
     Isa::force(None);
@@ -54,20 +60,24 @@ fn memory(c: &mut Criterion) {
 }
 
 fn linear_q8(c: &mut Criterion) {
-    linear(c, "kernel/linear_q8", Bits::Eight);
+    linear(c, "kernel/linear_q8", Packing::Q8);
 }
 
 fn linear_q4(c: &mut Criterion) {
-    linear(c, "kernel/linear_q4", Bits::Four);
+    linear(c, "kernel/linear_q4", Packing::Q4);
 }
 
-fn linear(c: &mut Criterion, name: &str, bits: Bits) {
+fn linear_q8_by_128(c: &mut Criterion) {
+    linear(c, "kernel/linear_q8_by_128", Packing::Q8By128);
+}
+
+fn linear(c: &mut Criterion, name: &str, packing: Packing) {
     let mut group = c.benchmark_group(name);
     group.sample_size(20);
     for (rows, cols) in MATRICES {
         let weights = numbers(1, rows * cols);
         let matrix =
-            PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights).expect("seeded numbers are finite");
+            PackedMatrix::from_f32_as(packing, rows, cols, &weights).expect("seeded numbers are finite");
         for m in [1, 64] {
             let (x, mut out) = (numbers(2, m * cols), vec![0.0; m * rows]);
             group.throughput(match m {
@@ -85,17 +95,17 @@ fn linear(c: &mut Criterion, name: &str, bits: Bits) {
 }
 
 fn pack(c: &mut Criterion) {
-    packing(c, "kernel/pack_q8", Bits::Eight);
-    packing(c, "kernel/pack_q4", Bits::Four);
+    packing(c, "kernel/pack_q8", Packing::Q8);
+    packing(c, "kernel/pack_q4", Packing::Q4);
 }
 
-fn packing(c: &mut Criterion, name: &str, bits: Bits) {
+fn packing(c: &mut Criterion, name: &str, packing: Packing) {
     let (rows, cols) = (3072, 768);
     let weights = numbers(1, rows * cols);
     let mut group = c.benchmark_group(name);
     group.sample_size(20).throughput(Throughput::Bytes(size_of_val(weights.as_slice()) as u64));
     each(true, |isa| {
-        let mut builder = PackedMatrixBuilder::with_bits(bits, rows, cols);
+        let mut builder = PackedMatrixBuilder::with_packing(packing, rows, cols);
         group.bench_function(BenchmarkId::new("rows", format!("{isa:?}")), |b| {
             b.iter(|| {
                 for (row, weights) in weights.chunks(cols).enumerate() {
@@ -177,5 +187,5 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, memory, linear_q8, linear_q4, pack, rows, attention);
+criterion_group!(benches, memory, linear_q8, linear_q8_by_128, linear_q4, pack, rows, attention);
 criterion_main!(benches);

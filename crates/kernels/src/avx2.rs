@@ -15,7 +15,7 @@ use super::Around;
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
@@ -56,11 +56,14 @@ pub(crate) unsafe fn matmul_dot(
 
 /// Weights that know their dot products with activations.
 trait Weights: Stored {
-    /// The dot products of 16 rows of weights with `M` of activations; `FETCH` asks for weights `AHEAD`.
+    /// What the sums of products with a span start at, with and without VNNI.
+    fn start<const VNNI: bool>(x: &Block) -> i32;
+
+    /// Adds the dot products of 16 rows of weights with `M` of activations.
     ///
     /// # Safety
     /// The caller enables AVX2 and, if `VNNI`, AVX-VNNI.
-    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M];
+    unsafe fn add_dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M], dots: &mut [[__m256i; 2]; M]);
 }
 
 /// The two registers of a group, after asking for those `AHEAD` if `M` leaves time for it.
@@ -93,16 +96,19 @@ unsafe fn spread(x: &Block, group: usize) -> __m256i {
 
 impl Weights for Tile {
     #[inline(always)]
-    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M] {
+    fn start<const VNNI: bool>(x: &Block) -> i32 {
+        if VNNI { x.excess } else { 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots<const M: usize, const VNNI: bool>(
+        &self,
+        x: &[Block; M],
+        dots: &mut [[__m256i; 2]; M],
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             let (flip, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
-            let mut dots = [[_mm256_setzero_si256(); 2]; M];
-            if VNNI {
-                for m in 0..M {
-                    dots[m] = [_mm256_set1_epi32(x[m].excess); 2];
-                }
-            }
             for (i, group) in self.0.iter().enumerate() {
                 let mut w = load::<M>(group);
                 if VNNI {
@@ -124,24 +130,26 @@ impl Weights for Tile {
                     }
                 }
             }
-            dots
         }
     }
 }
 
 impl Weights for TileQ4 {
     #[inline(always)]
-    unsafe fn dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M]) -> [[__m256i; 2]; M] {
+    fn start<const VNNI: bool>(x: &Block) -> i32 {
+        x.excess / 16
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots<const M: usize, const VNNI: bool>(
+        &self,
+        x: &[Block; M],
+        dots: &mut [[__m256i; 2]; M],
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-            let excess = |x: &Block| [_mm256_set1_epi32(x.excess / 16); 2];
-            let mut dots = [[_mm256_setzero_si256(); 2]; M];
-            if VNNI {
-                for m in 0..M {
-                    dots[m] = excess(&x[m]);
-                }
-            }
+            let mut pairs = [[_mm256_setzero_si256(); 2]; M];
             for (pair, group) in self.0.iter().enumerate() {
                 let both = load::<M>(group);
                 for i in 0..2 {
@@ -151,25 +159,24 @@ impl Weights for TileQ4 {
                     for m in 0..M {
                         let q = spread(&x[m], 2 * pair + i);
                         for half in 0..2 {
-                            dots[m][half] = if VNNI {
-                                _mm256_dpbusd_avx_epi32(dots[m][half], w[half], q)
+                            if VNNI {
+                                dots[m][half] = _mm256_dpbusd_avx_epi32(dots[m][half], w[half], q);
                             } else {
-                                _mm256_add_epi16(dots[m][half], _mm256_maddubs_epi16(w[half], q))
-                            };
+                                pairs[m][half] =
+                                    _mm256_add_epi16(pairs[m][half], _mm256_maddubs_epi16(w[half], q));
+                            }
                         }
                     }
                 }
             }
             if !VNNI {
                 for m in 0..M {
-                    let excess = excess(&x[m]);
                     for half in 0..2 {
                         dots[m][half] =
-                            _mm256_add_epi32(_mm256_madd_epi16(dots[m][half], ones), excess[half]);
+                            _mm256_add_epi32(dots[m][half], _mm256_madd_epi16(pairs[m][half], ones));
                     }
                 }
             }
-            dots
         }
     }
 }
@@ -186,9 +193,10 @@ unsafe fn matmul_with<const VNNI: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match matrix.bits() {
-            Bits::Eight => matmul_of::<Tile, VNNI>(matrix, x, panels, around, out),
-            Bits::Four => matmul_of::<TileQ4, VNNI>(matrix, x, panels, around, out),
+        match matrix.packing() {
+            Packing::Q8 => matmul_of::<Tile, 1, VNNI>(matrix, x, panels, around, out),
+            Packing::Q8By128 => matmul_of::<Tile, WIDE, VNNI>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, 1, VNNI>(matrix, x, panels, around, out),
         }
     }
 }
@@ -196,7 +204,7 @@ unsafe fn matmul_with<const VNNI: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn matmul_of<T: Weights, const VNNI: bool>(
+unsafe fn matmul_of<T: Weights, const SPAN: usize, const VNNI: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -208,10 +216,10 @@ unsafe fn matmul_of<T: Weights, const VNNI: bool>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1, VNNI>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, VNNI>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, VNNI>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 4, VNNI>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, SPAN, VNNI>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, SPAN, VNNI>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, SPAN, VNNI>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, SPAN, VNNI>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -223,7 +231,7 @@ unsafe fn matmul_of<T: Weights, const VNNI: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn rows<T: Weights, const M: usize, const VNNI: bool>(
+unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -237,12 +245,16 @@ unsafe fn rows<T: Weights, const M: usize, const VNNI: bool>(
         let (tiles, scales) = matrix.panel::<T>(panel);
         let (xs, _) = x.group(first, M).as_chunks::<M>();
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
-            let dots = tile.dots::<M, VNNI>(x);
+        let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+        for ((tiles, scales), xs) in spans {
+            let mut dots: [_; M] = from_fn(|m| [_mm256_set1_epi32(T::start::<VNNI>(&xs[0][m])); 2]);
+            for (tile, x) in tiles.iter().zip(xs) {
+                tile.add_dots::<M, VNNI>(x, &mut dots);
+            }
             let at = scales.as_ptr().cast::<__m128i>();
             let scales = [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))];
             for m in 0..M {
-                let x_scale = _mm256_set1_ps(x[m].scale);
+                let x_scale = _mm256_set1_ps(xs[0][m].scale);
                 for half in 0..2 {
                     let dot = _mm256_cvtepi32_ps(dots[m][half]);
                     let term = _mm256_mul_ps(dot, _mm256_mul_ps(scales[half], x_scale));
@@ -305,34 +317,50 @@ pub(crate) fn pack_columns_q4(
     pack::columns_q4(weights, stride, n, tile, scales)
 }
 
-/// Quantises blocks of 32 as [`scalar::quantise_block`](super::scalar::quantise_block) does.
+/// Quantises a row of activations as [`scalar::quantise`](super::scalar::quantise) does.
 #[target_feature(enable = "avx2")]
-pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    match span {
+        1 => quantise_spans::<1>(x, blocks, step),
+        _ => quantise_spans::<WIDE>(x, blocks, step),
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usize) {
+    // SAFETY: a block is four times 8 f32.
+    let parts = |x: &[f32; BLOCK]| from_fn::<_, 4, _>(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
-        // SAFETY: a block is four times 8 f32.
-        let x: [_; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
-        let magnitude = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
-        let pair = |i: usize| _mm256_max_epu32(magnitude[i], magnitude[i + 2]);
-        let highest = _mm256_max_epu32(pair(0), pair(1));
+    for (i, xs) in xs.as_chunks::<SPAN>().0.iter().enumerate() {
+        let mut highest = _mm256_setzero_si256();
+        for x in xs {
+            let magnitude =
+                parts(x).map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
+            let pair = |i: usize| _mm256_max_epu32(magnitude[i], magnitude[i + 2]);
+            highest = _mm256_max_epu32(highest, _mm256_max_epu32(pair(0), pair(1)));
+        }
         let highest = _mm_max_epu32(_mm256_castsi256_si128(highest), _mm256_extracti128_si256::<1>(highest));
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b01_00_11_10>(highest));
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b10_11_00_01>(highest));
-        let bits = _mm_cvtsi128_si32(highest) as u32;
-        *block = Block::ZERO;
-        let Some(inverse) = block.set_scale(bits) else { continue };
-        let inverse = _mm256_set1_ps(inverse);
-        let i = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
-        // Packing works within 128-bit halves; the permutation puts the groups of four bytes in order.
-        let packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
-        let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        // SAFETY: `q` has room for 32 bytes.
-        unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
-        let sum = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), packed), _mm256_set1_epi16(1));
-        let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let highest = _mm_cvtsi128_si32(highest) as u32;
+        let (first, mut sums) = (i * SPAN * step, _mm256_setzero_si256());
+        for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
+            *block = Block::ZERO;
+            let Some(inverse) = block.set_scale(highest) else { continue };
+            let inverse = _mm256_set1_ps(inverse);
+            let i = parts(x).map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+            // Packing works within 128-bit halves; the permutation puts the groups of four bytes in order.
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
+            let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            // SAFETY: `q` has room for 32 bytes.
+            unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
+            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), packed);
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        }
+        let sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
-        block.excess = -128 * _mm_cvtsi128_si32(sum);
+        blocks[first].excess = -128 * _mm_cvtsi128_si32(sum);
     }
 }
 

@@ -25,7 +25,7 @@ use super::Around;
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -103,6 +103,14 @@ impl Weights for TileQ4 {
     }
 }
 
+/// The activations of columns `4 * group..4 * group + 4`, sixteen times.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn four(x: &Block, group: usize) -> __m512i {
+    let q = &x.q[group * 4..];
+    _mm512_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
+}
+
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -115,10 +123,12 @@ pub(crate) unsafe fn matmul(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match matrix.bits() {
-            Bits::Eight if x.unsigned => matmul_many(matrix, x, panels, around, out),
-            Bits::Eight => matmul_of::<Tile>(matrix, x, panels, around, out),
-            Bits::Four => matmul_of::<TileQ4>(matrix, x, panels, around, out),
+        match matrix.packing() {
+            Packing::Q8 if x.unsigned => matmul_many::<1>(matrix, x, panels, around, out),
+            Packing::Q8 => matmul_of::<Tile, 1>(matrix, x, panels, around, out),
+            Packing::Q8By128 if x.unsigned => matmul_many::<WIDE>(matrix, x, panels, around, out),
+            Packing::Q8By128 => matmul_of::<Tile, WIDE>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, 1>(matrix, x, panels, around, out),
         }
     }
 }
@@ -126,7 +136,7 @@ pub(crate) unsafe fn matmul(
 /// # Safety
 /// As for [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn matmul_of<T: Weights>(
+unsafe fn matmul_of<T: Weights, const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -138,15 +148,15 @@ unsafe fn matmul_of<T: Weights>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1, true>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, true>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, true>(matrix, x, panel, first, around, out),
-                    4 => rows::<T, 4, true>(matrix, x, panel, first, around, out),
-                    5 => rows::<T, 5, true>(matrix, x, panel, first, around, out),
-                    6 => rows::<T, 6, true>(matrix, x, panel, first, around, out),
-                    7 => rows::<T, 7, true>(matrix, x, panel, first, around, out),
-                    _ if first == 0 => rows::<T, 8, true>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 8, false>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, SPAN, true>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, SPAN, true>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, SPAN, true>(matrix, x, panel, first, around, out),
+                    4 => rows::<T, 4, SPAN, true>(matrix, x, panel, first, around, out),
+                    5 => rows::<T, 5, SPAN, true>(matrix, x, panel, first, around, out),
+                    6 => rows::<T, 6, SPAN, true>(matrix, x, panel, first, around, out),
+                    7 => rows::<T, 7, SPAN, true>(matrix, x, panel, first, around, out),
+                    _ if first == 0 => rows::<T, 8, SPAN, true>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 8, SPAN, false>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -159,7 +169,7 @@ unsafe fn matmul_of<T: Weights>(
 /// Nobody else uses the panel's columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows<T: Weights, const M: usize, const FETCH: bool>(
+unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -170,23 +180,24 @@ unsafe fn rows<T: Weights, const M: usize, const FETCH: bool>(
     let (tiles, scales) = matrix.panel::<T>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [_mm512_setzero_ps(); M];
-    for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
-        let mut dots: [_; M] = x.map(|x| _mm512_set1_epi32(T::excess(&x)));
-        for pair in 0..BLOCK / 8 {
-            // SAFETY: this function enables AVX-512 F and BW.
-            let w = unsafe { tile.pair::<FETCH>(pair) };
-            for (i, w) in w.into_iter().enumerate() {
-                for m in 0..M {
-                    let q = &x[m].q[(2 * pair + i) * 4..];
-                    let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-                    dots[m] = _mm512_dpbusd_epi32(dots[m], w, _mm512_set1_epi32(q));
+    let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+    for ((tiles, scales), xs) in spans {
+        let mut dots: [_; M] = xs[0].map(|x| _mm512_set1_epi32(T::excess(&x)));
+        for (tile, x) in tiles.iter().zip(xs) {
+            for pair in 0..BLOCK / 8 {
+                // SAFETY: this function enables AVX-512 F and BW.
+                let w = unsafe { tile.pair::<FETCH>(pair) };
+                for (i, w) in w.into_iter().enumerate() {
+                    for m in 0..M {
+                        dots[m] = _mm512_dpbusd_epi32(dots[m], w, four(&x[m], 2 * pair + i));
+                    }
                 }
             }
         }
-        // SAFETY: a tile has 16 scales of 2 bytes.
+        // SAFETY: there are 16 scales of 2 bytes.
         let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
         for m in 0..M {
-            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(x[m].scale));
+            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(xs[0][m].scale));
             sums[m] = _mm512_add_ps(sums[m], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m]), scales));
         }
     }
@@ -204,7 +215,7 @@ unsafe fn rows<T: Weights, const M: usize, const FETCH: bool>(
 /// # Safety
 /// As for [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn matmul_many(
+unsafe fn matmul_many<const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -216,18 +227,18 @@ unsafe fn matmul_many(
     // SAFETY: the caller's promise.
     unsafe {
         while panel + 2 <= panels.end {
-            many::<2>(matrix, x, panel, &mut excess, around, out);
+            many::<2, SPAN>(matrix, x, panel, &mut excess, around, out);
             panel += 2;
         }
         if panel < panels.end {
-            many::<1>(matrix, x, panel, &mut excess, around, out);
+            many::<1, SPAN>(matrix, x, panel, &mut excess, around, out);
         }
     }
     EXCESS.set(excess);
 }
 
 thread_local! {
-    /// What the sums of a pair of panels begin with, block by block: see [`excess`].
+    /// What the sums of a pair of panels begin with, span by span: see [`excess`].
     static EXCESS: Cell<Vec<[[i32; PANEL]; 2]>> = const { Cell::new(Vec::new()) };
 }
 
@@ -236,7 +247,7 @@ thread_local! {
 /// # Safety
 /// Nobody else uses the panels' columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn many<const P: usize>(
+unsafe fn many<const P: usize, const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -246,10 +257,10 @@ unsafe fn many<const P: usize>(
 ) {
     let panels: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
     starts.clear();
-    starts.resize(matrix.blocks(), [[0; PANEL]; 2]);
+    starts.resize(matrix.blocks() / SPAN, [[0; PANEL]; 2]);
     for (p, (tiles, _)) in panels.iter().enumerate() {
-        for (start, tile) in starts.iter_mut().zip(*tiles) {
-            start[p] = excess(tile);
+        for (start, tiles) in starts.iter_mut().zip(tiles.as_chunks::<SPAN>().0) {
+            start[p] = excess(tiles);
         }
     }
     let groups = x.rows.div_ceil(TOGETHER);
@@ -258,24 +269,40 @@ unsafe fn many<const P: usize>(
         // SAFETY: the caller's promise.
         unsafe {
             match x.rows - first {
-                1 => rows_many::<1, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                2 => rows_many::<2, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                3 => rows_many::<3, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                4 => rows_many::<4, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                5 => rows_many::<5, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                6 => rows_many::<6, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                7 => rows_many::<7, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
-                _ => rows_many::<8, P>(matrix, x, panels, starts, panel, first, &mut ahead, around, out),
+                1 => {
+                    rows_many::<1, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                2 => {
+                    rows_many::<2, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                3 => {
+                    rows_many::<3, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                4 => {
+                    rows_many::<4, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                5 => {
+                    rows_many::<5, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                6 => {
+                    rows_many::<6, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                7 => {
+                    rows_many::<7, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
+                _ => {
+                    rows_many::<8, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
+                }
             }
         }
     }
 }
 
-/// `-128 * sum(w)` of each row of a tile: what its dot products with activations plus 128 have too much, negative.
+/// `-128 * sum(w)` of each row of a span: what its dot products with activations plus 128 have too much, negative.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn excess(tile: &Tile) -> [i32; PANEL] {
+fn excess(tiles: &[Tile]) -> [i32; PANEL] {
     let mut sums = _mm512_setzero_si512();
-    for group in &tile.0 {
+    for group in tiles.iter().flat_map(|tile| &tile.0) {
         // SAFETY: this function enables AVX-512 F.
         let w = unsafe { load::<true>(group) };
         sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w);
@@ -313,7 +340,7 @@ impl Ahead {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 #[expect(clippy::too_many_arguments, reason = "what `many` has, as one function for each number of rows")]
-unsafe fn rows_many<const M: usize, const P: usize>(
+unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: [(&[Tile], &[[u16; PANEL]]); P],
@@ -326,27 +353,28 @@ unsafe fn rows_many<const M: usize, const P: usize>(
 ) {
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [[_mm512_setzero_ps(); P]; M];
-    for (i, (x, starts)) in xs.iter().zip(starts).enumerate() {
-        ahead.fetch();
+    for (i, (xs, starts)) in xs.as_chunks::<SPAN>().0.iter().zip(starts).enumerate() {
         // SAFETY: 64 bytes.
         let starts: [_; P] = from_fn(|p| unsafe { _mm512_loadu_si512(starts[p].as_ptr().cast()) });
         let mut dots = [starts; M];
-        for group in 0..BLOCK / 4 {
-            // SAFETY: this function enables AVX-512 F.
-            let w: [_; P] = from_fn(|p| unsafe { load::<false>(&panels[p].0[i].0[group]) });
-            for m in 0..M {
-                let q = &x[m].q[group * 4..];
-                let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
-                for p in 0..P {
-                    dots[m][p] = _mm512_dpbusd_epi32(dots[m][p], _mm512_set1_epi32(q), w[p]);
+        for (block, x) in (i * SPAN..).zip(xs) {
+            ahead.fetch();
+            for group in 0..BLOCK / 4 {
+                // SAFETY: this function enables AVX-512 F.
+                let w: [_; P] = from_fn(|p| unsafe { load::<false>(&panels[p].0[block].0[group]) });
+                for m in 0..M {
+                    let x = four(&x[m], group);
+                    for p in 0..P {
+                        dots[m][p] = _mm512_dpbusd_epi32(dots[m][p], x, w[p]);
+                    }
                 }
             }
         }
         for p in 0..P {
-            // SAFETY: a tile has 16 scales of 2 bytes.
+            // SAFETY: there are 16 scales of 2 bytes.
             let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(panels[p].1[i].as_ptr().cast()) });
             for m in 0..M {
-                let scales = _mm512_mul_ps(scales, _mm512_set1_ps(x[m].scale));
+                let scales = _mm512_mul_ps(scales, _mm512_set1_ps(xs[0][m].scale));
                 sums[m][p] = _mm512_add_ps(sums[m][p], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m][p]), scales));
             }
         }
@@ -362,26 +390,42 @@ unsafe fn rows_many<const M: usize, const P: usize>(
     }
 }
 
-/// Quantises blocks of 32 as [`scalar::quantise_block`](super::scalar::quantise_block) does.
+/// Quantises a row of activations as [`scalar::quantise`](super::scalar::quantise) does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    match span {
+        1 => quantise_spans::<1>(x, blocks, step),
+        _ => quantise_spans::<WIDE>(x, blocks, step),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usize) {
+    // SAFETY: a block is twice 16 f32.
+    let halves =
+        |x: &[f32; BLOCK]| unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] };
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
-        // SAFETY: a block is twice 16 f32.
-        let (low, high) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
-        let magnitude = |x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
-        let bits = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(low), magnitude(high)));
-        *block = Block::ZERO;
-        let Some(inverse) = block.set_scale(bits) else { continue };
-        let inverse = _mm512_set1_ps(inverse);
-        let low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-        let high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-        // SAFETY: `q` has room for twice 16 bytes.
-        unsafe {
-            _mm_storeu_si128(block.q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
-            _mm_storeu_si128(block.q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
+    for (i, xs) in xs.as_chunks::<SPAN>().0.iter().enumerate() {
+        let mut highest = _mm512_setzero_si512();
+        for x in xs.iter().flat_map(halves) {
+            let magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+            highest = _mm512_max_epu32(highest, magnitude);
         }
-        block.excess = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+        let highest = _mm512_reduce_max_epu32(highest);
+        let (first, mut sums) = (i * SPAN * step, _mm512_setzero_si512());
+        for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
+            *block = Block::ZERO;
+            let Some(inverse) = block.set_scale(highest) else { continue };
+            let inverse = _mm512_set1_ps(inverse);
+            let [low, high] = halves(x).map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+            // SAFETY: `q` has room for twice 16 bytes.
+            unsafe {
+                _mm_storeu_si128(block.q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
+                _mm_storeu_si128(block.q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
+            }
+            sums = _mm512_add_epi32(sums, _mm512_add_epi32(low, high));
+        }
+        blocks[first].excess = -128 * _mm512_reduce_add_epi32(sums);
     }
 }
 

@@ -1,7 +1,7 @@
 //! One number for the bits of all kernels.
 
 use super::{
-    Activation, Around, AttentionShape, Bits, Mask, PackedMatrix, SingleThread, attention, layer_norm,
+    Activation, Around, AttentionShape, Mask, PackedMatrix, Packing, SingleThread, attention, layer_norm,
     softmax,
 };
 
@@ -17,10 +17,11 @@ impl Hash {
         }
     }
 
-    fn products(&mut self, bits: Bits) {
+    fn products(&mut self, packing: Packing) {
         let activations =
             [Activation::None, Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::Tanh];
-        for (rows, cols) in [(1, 32), (17, 96), (16, 768), (33, 160), (7, 3072)] {
+        for (rows, cols) in [(1, 32_usize), (17, 96), (16, 768), (33, 160), (7, 3072)] {
+            let cols = cols.next_multiple_of(packing.columns());
             let (weights, bias) = (numbers(rows as u64, rows * cols), numbers(9, rows));
             // Weights and activations at the ends of their ranges too: what saturates, if anything does.
             let signs =
@@ -30,7 +31,7 @@ impl Hash {
                 let x = numbers(100 + m as u64, m * cols);
                 let mut out = vec![0.0; m * rows];
                 for (weights, x) in [(weights.clone(), x.clone()), (signs(&weights), signs(&x))] {
-                    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights)
+                    let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &weights)
                         .expect("seeded numbers are finite");
                     let around = Around { bias: Some(&bias), activation, ..Around::default() };
                     matrix.matmul_with(&x, &around, &mut out, &SingleThread);
@@ -66,7 +67,7 @@ pub(crate) fn numbers(seed: u64, n: usize) -> Vec<f32> {
 #[must_use]
 pub fn fingerprint() -> u64 {
     let mut hash = START;
-    hash.products(Bits::Eight);
+    hash.products(Packing::Q8);
     for n in [1, 15, 16, 17, 768] {
         let mut x = numbers(n as u64, n);
         let mut out = vec![0.0; n];
@@ -93,13 +94,14 @@ pub fn fingerprint() -> u64 {
 /// What [`fingerprint`] gives everywhere.
 pub const FINGERPRINT: u64 = 0x9228_39ec_3729_a004;
 
-/// [`fingerprint`] of products with 4-bit matrices.
+/// [`fingerprint`] of products with matrices of one packing.
 #[must_use]
-pub fn fingerprint_q4() -> u64 {
+pub fn fingerprint_of(packing: Packing) -> u64 {
     let mut hash = START;
-    hash.products(Bits::Four);
+    hash.products(packing);
     hash.0
 }
 
-/// What [`fingerprint_q4`] gives everywhere.
-pub const FINGERPRINT_Q4: u64 = 0x77cf_0c2f_8a90_b727;
+/// What [`fingerprint_of`] gives everywhere, for packings that [`fingerprint`] leaves out.
+pub const FINGERPRINTS: [(Packing, u64); 2] =
+    [(Packing::Q4, 0x77cf_0c2f_8a90_b727), (Packing::Q8By128, 0xc1f6_cad6_0a62_6f30)];

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::matrix::Bits;
+use super::matrix::Packing;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::simd128;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -117,12 +117,12 @@ impl Isa {
     /// Whether products of a matrix with so many rows of activations take these plus 128: see [`Quantised::unsigned`].
     ///
     /// [`Quantised::unsigned`]: super::quantised::Quantised::unsigned
-    pub(crate) fn takes_unsigned(self, bits: Bits, rows: usize) -> bool {
+    pub(crate) fn takes_unsigned(self, packing: Packing, rows: usize) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self == Self::Avx512Vnni {
-            return bits == Bits::Eight && rows >= avx512::MANY;
+            return packing != Packing::Q4 && rows >= avx512::MANY;
         }
-        let _ = (bits, rows);
+        let _ = (packing, rows);
         false
     }
 

@@ -38,10 +38,10 @@ mod team;
 
 pub use allocator::{give_back, keep_activations};
 pub use attention::{AttentionShape, Mask, attention};
-pub use fingerprint::{FINGERPRINT, FINGERPRINT_Q4, fingerprint, fingerprint_q4};
+pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};
-pub use matrix::{Bits, NotFinite, PackedMatrix, PackedMatrixBuilder};
+pub use matrix::{NotFinite, PackedMatrix, PackedMatrixBuilder, Packing};
 use matrix::{PANEL, Tile, TileQ4};
 use pool::Shared;
 pub use pool::{Pool, SingleThread};
@@ -87,8 +87,8 @@ macro_rules! dispatch {
 }
 use dispatch;
 
-fn quantise(isa: Isa, x: &[f32], blocks: &mut [Block], step: usize) {
-    dispatch!(isa, quantise(x, blocks, step))
+fn quantise(isa: Isa, x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    dispatch!(isa, quantise(x, span, blocks, step))
 }
 
 fn pack_row(

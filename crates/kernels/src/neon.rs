@@ -12,7 +12,7 @@
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{Bits, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Stored, Tile, TileQ4};
+use super::matrix::{F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
@@ -63,9 +63,10 @@ unsafe fn matmul_with<const DOT: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match matrix.bits() {
-            Bits::Eight => matmul_of::<Tile, DOT>(matrix, x, panels, around, out),
-            Bits::Four => matmul_of::<TileQ4, DOT>(matrix, x, panels, around, out),
+        match matrix.packing() {
+            Packing::Q8 => matmul_of::<Tile, 1, DOT>(matrix, x, panels, around, out),
+            Packing::Q8By128 => matmul_of::<Tile, WIDE, DOT>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, 1, DOT>(matrix, x, panels, around, out),
         }
     }
 }
@@ -73,7 +74,7 @@ unsafe fn matmul_with<const DOT: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn matmul_of<T: Weights, const DOT: bool>(
+unsafe fn matmul_of<T: Weights, const SPAN: usize, const DOT: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -85,10 +86,10 @@ unsafe fn matmul_of<T: Weights, const DOT: bool>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1, DOT>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, DOT>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, DOT>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 4, DOT>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, SPAN, DOT>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, SPAN, DOT>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, SPAN, DOT>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, SPAN, DOT>(matrix, x, panel, first, around, out),
                 }
             }
         }
@@ -100,7 +101,7 @@ unsafe fn matmul_of<T: Weights, const DOT: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn rows<T: Weights, const M: usize, const DOT: bool>(
+unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const DOT: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -112,19 +113,26 @@ unsafe fn rows<T: Weights, const M: usize, const DOT: bool>(
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     // SAFETY: no operation on registers touches memory; NEON is part of every aarch64.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; M];
-    for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+    let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+    for ((tiles, scales), xs) in spans {
         for quarter in 0..4 {
             // SAFETY: the caller's promise; the loads take 4 scales of 4 * 4, and are within the arrays.
             unsafe {
-                let dots: [int32x4_t; M] =
-                    if DOT { dots_by_sdot(tile, quarter, x) } else { dots_by_smull(tile, quarter, x) };
+                let mut dots: [int32x4_t; M] = from_fn(|m| vdupq_n_s32(T::start(&xs[0][m])));
+                for (tile, x) in tiles.iter().zip(xs) {
+                    if DOT {
+                        add_by_sdot(tile, quarter, x, &mut dots);
+                    } else {
+                        add_by_smull(tile, quarter, x, &mut dots);
+                    }
+                }
                 // As `matrix::f32_from_f16`.
                 let scales = vmovl_s16(vld1_s16(scales.as_ptr().add(quarter * 4).cast()));
                 let scales = vreinterpretq_u32_s32(vshlq_n_s32::<13>(scales));
                 let scales = vreinterpretq_f32_u32(vandq_u32(scales, vdupq_n_u32(F16_PLACES)));
                 let scales = vmulq_f32(scales, vdupq_n_f32(F16_BIAS));
                 for m in 0..M {
-                    let scales = vmulq_f32(scales, vdupq_n_f32(x[m].scale));
+                    let scales = vmulq_f32(scales, vdupq_n_f32(xs[0][m].scale));
                     let term = vmulq_f32(vcvtq_f32_s32(dots[m]), scales);
                     sums[m][quarter] = vaddq_f32(sums[m][quarter], term);
                 }
@@ -143,7 +151,7 @@ unsafe fn rows<T: Weights, const M: usize, const DOT: bool>(
 
 /// Weights as signed numbers, ready for dot products.
 trait Weights: Stored {
-    /// What the sums start at.
+    /// What the sums of products with a span start at.
     fn start(x: &Block) -> i32;
 
     /// Twice 16 weights, 4 rows of 4 columns: those of the groups `2 * pair` and `2 * pair + 1`.
@@ -186,19 +194,19 @@ impl Weights for TileQ4 {
     }
 }
 
-/// The dot products of 4 rows with each row of activations.
+/// Adds the dot products of 4 rows with each row of activations.
 ///
 /// # Safety
 /// The caller enables `dotprod`.
 #[inline(always)]
-unsafe fn dots_by_sdot<T: Weights, const M: usize>(
+unsafe fn add_by_sdot<T: Weights, const M: usize>(
     tile: &T,
     quarter: usize,
     x: &[Block; M],
-) -> [int32x4_t; M] {
+    dots: &mut [int32x4_t; M],
+) {
     // SAFETY: loads are of the 32 activations of a block; the instruction is enabled by the caller.
     unsafe {
-        let mut dots: [int32x4_t; M] = from_fn(|m| vdupq_n_s32(T::start(&x[m])));
         let xs: [[int8x16_t; 2]; M] =
             from_fn(|m| [vld1q_s8(x[m].q.as_ptr()), vld1q_s8(x[m].q.as_ptr().add(16))]);
         for half in 0..2 {
@@ -220,13 +228,17 @@ unsafe fn dots_by_sdot<T: Weights, const M: usize>(
                 );
             }
         }
-        dots
     }
 }
 
-/// [`dots_by_sdot`] for every aarch64.
+/// [`add_by_sdot`] for every aarch64.
 #[inline(always)]
-fn dots_by_smull<T: Weights, const M: usize>(tile: &T, quarter: usize, x: &[Block; M]) -> [int32x4_t; M] {
+fn add_by_smull<T: Weights, const M: usize>(
+    tile: &T,
+    quarter: usize,
+    x: &[Block; M],
+    dots: &mut [int32x4_t; M],
+) {
     // SAFETY: loads are of 4 of the 32 activations of a block.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; M];
@@ -240,14 +252,16 @@ fn dots_by_smull<T: Weights, const M: usize>(tile: &T, quarter: usize, x: &[Bloc
                 sums[m] = [vpadalq_s16(sums[m][0], low), vpadalq_s16(sums[m][1], high)];
             }
         }
-        from_fn(|m| vaddq_s32(vpaddq_s32(sums[m][0], sums[m][1]), vdupq_n_s32(T::start(&x[m]))))
+        for m in 0..M {
+            dots[m] = vaddq_s32(dots[m], vpaddq_s32(sums[m][0], sums[m][1]));
+        }
     }
 }
 
 /// [`scalar::quantise`], which compilers turn into NEON code as it is.
 #[target_feature(enable = "neon")]
-pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
-    scalar::quantise(x, blocks, step);
+pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    scalar::quantise(x, span, blocks, step);
 }
 
 /// [`pack::row`](super::pack::row), likewise.

@@ -1,4 +1,4 @@
-//! Weights become 8-bit or 4-bit blocks, in plain Rust that compilers turn into vector code.
+//! Weights become 8-bit or 4-bit numbers with scales, in plain Rust that compilers turn into vector code.
 //!
 //! GGUF's reference quantises a block so: `d = amax / 127`, `q = round(w * (1 / d))` with ties away from zero, and `d` is
 //! stored as f16. Here it runs over whole rows, or over the 16 rows of a panel at once where the checkpoint stores the
@@ -9,7 +9,7 @@
 //! for these is their quotient of least squares, and the one with the least error is kept. On GPT-2's matrices the
 //! squared error is a ninth below Q4_0's; twice as many steps, or another round with the found scale, gain a thousandth.
 
-use super::matrix::{BLOCK, PANEL, Tile, TileQ4, f32_from_f16};
+use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE, f32_from_f16};
 use std::array::from_fn;
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
@@ -44,7 +44,8 @@ fn round(w: f32, inverse: f32) -> i32 {
     unsafe { x.to_int_unchecked() }
 }
 
-/// Writes a row's quantised weights into the lane `row` of a panel's tiles; the error is the block that has no scale.
+/// Writes a row's quantised weights into the lane `row` of a panel's tiles, as many as there are for a scale with one. The
+/// error is the first block with a weight that is infinite or not a number.
 #[inline(always)]
 pub(crate) fn row(
     weights: &[f32],
@@ -52,14 +53,36 @@ pub(crate) fn row(
     scales: &mut [[u16; PANEL]],
     row: usize,
 ) -> Result<(), usize> {
+    match tiles.len() == scales.len() {
+        true => row_of::<1>(weights, tiles, scales, row),
+        false => row_of::<WIDE>(weights, tiles, scales, row),
+    }
+}
+
+#[inline(always)]
+fn row_of<const SPAN: usize>(
+    weights: &[f32],
+    tiles: &mut [Tile],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
     let (blocks, _) = weights.as_chunks::<BLOCK>();
-    for (i, ((weights, tile), scales)) in blocks.iter().zip(tiles).zip(scales).enumerate() {
-        let highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
-        let (scale, inverse) = scale(highest).ok_or(i)?;
+    let spans = blocks.as_chunks::<SPAN>().0.iter().zip(tiles.as_chunks_mut::<SPAN>().0).zip(scales);
+    for (i, ((blocks, tiles), scales)) in spans.enumerate() {
+        let mut highest = [0; SPAN];
+        for (highest, weights) in highest.iter_mut().zip(blocks) {
+            *highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
+        }
+        let Some((scale, inverse)) = scale(highest.into_iter().fold(0, u32::max)) else {
+            let at = highest.iter().position(|highest| *highest >= f32::INFINITY.to_bits());
+            return Err(i * SPAN + at.unwrap_or(0));
+        };
         scales[row] = scale;
-        let q = weights.map(|w| round(w, inverse) as u8);
-        for (group, q) in tile.0.iter_mut().zip(q.as_chunks::<4>().0) {
-            group[row] = i32::from_le_bytes(*q);
+        for (weights, tile) in blocks.iter().zip(tiles) {
+            let q = weights.map(|w| round(w, inverse) as u8);
+            for (group, q) in tile.0.iter_mut().zip(q.as_chunks::<4>().0) {
+                group[row] = i32::from_le_bytes(*q);
+            }
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Activations at 8 bits, quantised once per product.
 
 use super::isa::Isa;
-use super::matrix::BLOCK;
+use super::matrix::{BLOCK, Packing};
 use super::pool::{Pool, Shared};
 use super::{Norm, normalise, quantise};
 use std::cell::Cell;
@@ -9,14 +9,15 @@ use std::cell::Cell;
 /// An activation block whose largest magnitude is below this counts as zeros: `127 / amax` must stay finite.
 const SMALLEST: f32 = 1e-30;
 
-/// 32 activations: `scale * q`.
+/// 32 activations: `scale * q`. A span, which is one block or a few of a row, has one scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Block {
     pub(crate) q: [i8; BLOCK],
     pub(crate) scale: f32,
-    /// `-128 * sum(q)`: what a dot product of `q` with weights plus 128 has too much, negative.
+    /// `-128 * sum(q)` of a span, in its first block: what a dot product of these with weights plus 128 has too much,
+    /// negative.
     pub(crate) excess: i32,
-    /// What the sums of products with `q` begin with, where `spread` needs it.
+    /// What the sums of products with a span begin with, in its first block, where `spread` needs it.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     pub(crate) first: i32,
     /// `q` in the form that the instruction set in use loads.
@@ -86,24 +87,33 @@ pub(crate) fn with_row(n: usize, then: impl FnOnce(&mut [f32])) {
 }
 
 impl Quantised {
-    /// Quantises `x`: `(rows, cols)`, after `norm` if there is one, and hands it to `then`.
+    /// Quantises `x`: `(rows, cols)`, after `norm` if there is one, for products with a matrix of `packing`, and hands it to
+    /// `then`.
     pub(crate) fn with(
         isa: Isa,
         x: &[f32],
         rows: usize,
+        packing: Packing,
         norm: Option<Norm<'_>>,
-        unsigned: bool,
         pool: &dyn Pool,
         then: impl FnOnce(&Self),
     ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        scratch.unsigned = unsigned;
-        scratch.fill(isa, x, rows, norm, pool);
+        scratch.unsigned = isa.takes_unsigned(packing, rows);
+        scratch.fill(isa, x, rows, packing.span(), norm, pool);
         then(&scratch);
         SCRATCH.set(Some(scratch));
     }
 
-    fn fill(&mut self, isa: Isa, x: &[f32], rows: usize, norm: Option<Norm<'_>>, pool: &dyn Pool) {
+    fn fill(
+        &mut self,
+        isa: Isa,
+        x: &[f32],
+        rows: usize,
+        span: usize,
+        norm: Option<Norm<'_>>,
+        pool: &dyn Pool,
+    ) {
         let (together, unsigned) = (isa.rows_together(), self.unsigned);
         let cols = x.len().checked_div(rows).unwrap_or(0);
         let row_blocks = cols / BLOCK;
@@ -117,11 +127,11 @@ impl Quantised {
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
             let x = x[first * cols..(first + n) * cols].chunks_exact(cols);
             match norm {
-                None => x.enumerate().for_each(|(m, x)| quantise(isa, x, &mut blocks[m..], n)),
+                None => x.enumerate().for_each(|(m, x)| quantise(isa, x, span, &mut blocks[m..], n)),
                 Some(norm) => with_row(cols, |normed| {
                     for (m, x) in x.enumerate() {
                         normalise(isa, x, norm, normed);
-                        quantise(isa, normed, &mut blocks[m..], n);
+                        quantise(isa, normed, span, &mut blocks[m..], n);
                     }
                 }),
             }

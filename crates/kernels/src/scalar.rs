@@ -2,8 +2,8 @@
 //!
 //! Each fast twin gives these bits. That is why the order is spelled out: a sum of f32 depends on it.
 //!
-//! - A product's sum runs over the 32-weight blocks in order: each block's dot product is exact in i32, becomes f32
-//!   (exactly: it is below 2^24), is multiplied by `weight scale * activation scale`, and is added.
+//! - A product's sum runs over the 32 or 128 weights that share a scale, in order: their dot product is exact in i32,
+//!   becomes f32 (exactly: it is below 2^24), is multiplied by `weight scale * activation scale`, and is added.
 //! - Any other sum runs over [`LANES`] virtual lanes, element `i` in lane `i % LANES`, each lane in order; then the upper
 //!   half of the lanes is added to the lower half until one is left. One AVX-512 register, two of AVX2 or four of
 //!   NEON and WebAssembly hold the lanes.
@@ -11,7 +11,7 @@
 
 use super::Around;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, Bits, PANEL, PackedMatrix, Stored, Tile, TileQ4, f32_from_f16};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, f32_from_f16};
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };
@@ -48,24 +48,23 @@ fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
     fold(lanes)
 }
 
-/// Quantises one activation block to 8 bits: `x ~ scale * q`, `q = round(x * (127 / amax))`, ties to even. A block with a
-/// NaN or an infinity gets the scale NaN, so that it shows in the output.
-fn quantise_block(x: &[f32; BLOCK]) -> Block {
-    // Magnitudes compare as integers, in which order does not matter and a NaN is above infinity.
-    let highest = x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
-    let mut block = Block::ZERO;
-    if let Some(inverse) = block.set_scale(highest) {
-        block.q = x.map(|x| (x * inverse).round_ties_even() as i8);
-        block.excess = -128 * block.q.iter().map(|q| i32::from(*q)).sum::<i32>();
-    }
-    block
-}
-
-/// Quantises a row of activations; its blocks lie `step` apart.
-pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
+/// Quantises a row of activations to 8 bits: `x ~ scale * q`, `q = round(x * (127 / amax))`, ties to even, where `amax` is
+/// the largest magnitude of a span, so many blocks with one scale. A NaN or an infinity makes that NaN, so that it shows in
+/// the output. The blocks lie `step` apart.
+pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
-        *block = quantise_block(x);
+    for (i, xs) in xs.chunks_exact(span).enumerate() {
+        // Magnitudes compare as integers, in which order does not matter and a NaN is above infinity.
+        let highest = xs.as_flattened().iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
+        let (first, mut sum) = (i * span * step, 0);
+        for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
+            *block = Block::ZERO;
+            if let Some(inverse) = block.set_scale(highest) {
+                block.q = x.map(|x| (x * inverse).round_ties_even() as i8);
+                sum += block.q.iter().map(|q| i32::from(*q)).sum::<i32>();
+            }
+        }
+        blocks[first].excess = -128 * sum;
     }
 }
 
@@ -97,9 +96,9 @@ pub(crate) unsafe fn matmul(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        match matrix.bits() {
-            Bits::Eight => matmul_of::<Tile>(matrix, x, panels, around, out),
-            Bits::Four => matmul_of::<TileQ4>(matrix, x, panels, around, out),
+        match matrix.packing() {
+            Packing::Q8 | Packing::Q8By128 => matmul_of::<Tile>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4>(matrix, x, panels, around, out),
         }
     }
 }
@@ -113,6 +112,7 @@ unsafe fn matmul_of<T: Stored>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
+    let span = matrix.packing().span();
     for panel in panels {
         let (tiles, scales) = matrix.panel::<T>(panel);
         for first in (0..x.rows).step_by(x.together) {
@@ -120,11 +120,14 @@ unsafe fn matmul_of<T: Stored>(
             let blocks = x.group(first, n);
             for m in 0..n {
                 let mut sums = [0.0_f32; PANEL];
-                for ((tile, scales), x) in tiles.iter().zip(scales).zip(blocks[m..].iter().step_by(n)) {
+                for ((tiles, scales), xs) in tiles.chunks(span).zip(scales).zip(blocks.chunks(span * n)) {
                     for (row, sum) in sums.iter_mut().enumerate() {
-                        let product = |k| i32::from(tile.weight(row, k)) * i32::from(x.q[k]);
-                        let dot: i32 = (0..BLOCK).map(product).sum();
-                        *sum += dot as f32 * (f32_from_f16(scales[row]) * x.scale);
+                        let mut dot = 0;
+                        for (tile, x) in tiles.iter().zip(xs[m..].iter().step_by(n)) {
+                            let product = |k| i32::from(tile.weight(row, k)) * i32::from(x.q[k]);
+                            dot += (0..BLOCK).map(product).sum::<i32>();
+                        }
+                        *sum += dot as f32 * (f32_from_f16(scales[row]) * xs[m].scale);
                     }
                 }
                 // SAFETY: the caller gave us the panel alone.

@@ -34,7 +34,7 @@
 use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, Bits, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -109,7 +109,7 @@ trait Dot8: Dot<Tile = Tile> {
             // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
             unsafe {
                 let [[[dots]]] =
-                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>());
+                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>(1));
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots));
             }
             got == expected
@@ -122,6 +122,8 @@ trait Dot8: Dot<Tile = Tile> {
 struct Hidden {
     /// Bytes of a tile.
     tile: usize,
+    /// Tiles that share their scales.
+    span: usize,
     /// 4.
     quarters: usize,
     /// 0.
@@ -133,9 +135,10 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn new<D: Dot + ?Sized>() -> Self {
+    fn new<D: Dot + ?Sized>(span: usize) -> Self {
         black_box(Self {
             tile: size_of::<D::Tile>(),
+            span,
             quarters: 4,
             zero: 0,
             constant: D::constant(),
@@ -144,11 +147,12 @@ impl Hidden {
     }
 }
 
-/// The dot products of `Q` quarters of each of `P` tiles, the first ones at `quarters`, with each of `M` blocks of
+/// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
 /// activations.
 ///
 /// # Safety
-/// Each of `quarters` lies in a `D::Tile` that has `Q` quarters from there on; at `x` there are `M` blocks.
+/// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
+/// blocks for each tile.
 #[inline(always)]
 unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
     quarters: [*const v128; P],
@@ -159,24 +163,29 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
         let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
-        let (mut at, end) = (quarters, quarters[0].byte_add(hidden.tile));
-        let mut x = x.cast::<u8>().add(first);
+        let (mut at, mut blocks) = (quarters, x);
+        let end = quarters[0].byte_add(hidden.tile * hidden.span);
         while at[0] != end {
-            for group in 0..D::GROUPS {
-                for (at, dots) in at.iter().zip(&mut dots) {
-                    let w: [_; Q] = from_fn(|q| D::weights(at.add(q), group, hidden.constant));
-                    for m in 0..M {
-                        let x = D::activations(x.add(m * size_of::<Block>() + group * step));
-                        for (w, dots) in w.iter().zip(&mut *dots) {
-                            dots[m] = D::add(dots[m], *w, x, hidden.constant);
+            let end = at[0].byte_add(hidden.tile);
+            let mut x = blocks.cast::<u8>().add(first);
+            while at[0] != end {
+                for group in 0..D::GROUPS {
+                    for (at, dots) in at.iter().zip(&mut dots) {
+                        let w: [_; Q] = from_fn(|q| D::weights(at.add(q), group, hidden.constant));
+                        for m in 0..M {
+                            let x = D::activations(x.add(m * size_of::<Block>() + group * step));
+                            for (w, dots) in w.iter().zip(&mut *dots) {
+                                dots[m] = D::add(dots[m], *w, x, hidden.constant);
+                            }
                         }
                     }
                 }
+                for at in &mut at {
+                    *at = at.add(4);
+                }
+                x = x.add(step * D::GROUPS);
             }
-            for at in &mut at {
-                *at = at.add(4);
-            }
-            x = x.add(step * D::GROUPS);
+            blocks = blocks.add(M);
         }
         dots
     }
@@ -531,7 +540,7 @@ unsafe fn matmul_with<D: Dot>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let hidden = Hidden::new::<D>();
+    let hidden = Hidden::new::<D>(matrix.packing().span());
     let mut panel = panels.start;
     // SAFETY: the caller's promise.
     unsafe {
@@ -576,16 +585,16 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
     for (_, scales) in panels.as_flattened() {
         touch(scales);
     }
+    let span = matrix.packing().span();
     let mut sums = [[[f32x4_splat(0.0); 4]; P]; N];
-    for (i, x) in x.group(0, 1).iter().enumerate() {
+    for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
         for (panels, sums) in panels.iter().zip(&mut sums) {
-            // SAFETY: whole tiles, and one block.
-            let dots = unsafe {
-                dots::<D, P, 4, 1>(panels.map(|(tiles, _)| (&raw const tiles[i]).cast()), x, hidden)
-            };
+            let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast());
+            // SAFETY: whole spans of tiles, and one of activations.
+            let dots = unsafe { dots::<D, P, 4, 1>(tiles, x.as_ptr(), hidden) };
             for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
                 for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
-                    *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x.scale);
+                    *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x[0].scale);
                 }
             }
         }
@@ -613,13 +622,14 @@ unsafe fn rows<D: Dot, const M: usize>(
 ) {
     let (tiles, scales) = matrix.panel::<D::Tile>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
+    let span = matrix.packing().span();
     let mut sums = [[f32x4_splat(0.0); M]; 4];
-    for ((tile, scales), x) in tiles.iter().zip(scales).zip(xs) {
+    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span)) {
         // SAFETY: `QUARTERS` is 1 or 2.
         unsafe {
             match D::QUARTERS {
-                1 => block::<D, M, 1>(tile, scales, x, &mut sums, hidden),
-                _ => block::<D, M, 2>(tile, scales, x, &mut sums, hidden),
+                1 => span_of::<D, M, 1>(tiles, scales, xs, &mut sums, hidden),
+                _ => span_of::<D, M, 2>(tiles, scales, xs, &mut sums, hidden),
             }
         }
     }
@@ -630,20 +640,20 @@ unsafe fn rows<D: Dot, const M: usize>(
     }
 }
 
-/// Adds the products of a tile with `M` blocks to the sums, `Q` quarters at a time.
+/// Adds the products of a span of tiles with `M` of activations to the sums, `Q` quarters at a time.
 ///
 /// # Safety
 /// `Q` divides 4.
 #[inline(always)]
-unsafe fn block<D: Dot, const M: usize, const Q: usize>(
-    tile: &D::Tile,
+unsafe fn span_of<D: Dot, const M: usize, const Q: usize>(
+    tiles: &[D::Tile],
     scales: &[u16; PANEL],
-    blocks: &[Block; M],
+    xs: &[[Block; M]],
     sums: &mut [[v128; M]; 4],
     hidden: Hidden,
 ) {
-    let tile = (&raw const *tile).cast::<v128>();
-    let mut x = blocks.as_ptr();
+    let tile = tiles.as_ptr().cast::<v128>();
+    let mut x = xs.as_ptr().cast::<Block>();
     let mut first = 0;
     while first < hidden.quarters {
         // SAFETY: `first` is below 4, and `Q` divides that; `x` is where it was.
@@ -654,7 +664,7 @@ unsafe fn block<D: Dot, const M: usize, const Q: usize>(
                     f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16),
                     sums.get_unchecked_mut(q),
                 );
-                for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(blocks) {
+                for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(&xs[0]) {
                     *sum = add_scaled(*sum, D::finish(dots), scales, x.scale);
                 }
             }
@@ -715,34 +725,41 @@ fn sum([a, b]: [v128; 2]) -> i32 {
 
 /// [`scalar::quantise`](super::scalar::quantise), and what `D` wants of it.
 #[inline(always)]
-fn quantise_with<D: Dot8>(x: &[f32], blocks: &mut [Block], step: usize) {
+fn quantise_with<D: Dot8>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    // SAFETY: each load is of 4 of the 32 elements.
+    let parts =
+        |x: &[f32; BLOCK]| from_fn::<v128, 8, _>(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) });
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (x, block) in xs.iter().zip(blocks.iter_mut().step_by(step)) {
-        // SAFETY: each load is of 4 of the 32 elements.
-        let x: [v128; 8] = from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) });
-        let magnitudes = x.map(|x| v128_and(x, i32x4_splat(0x7fff_ffff)));
-        let highest = magnitudes.into_iter().fold(i32x4_splat(0), |a, b| i32x4_max(a, b));
+    for (i, xs) in xs.chunks_exact(span).enumerate() {
+        let magnitudes = xs.iter().flat_map(parts).map(|x| v128_and(x, i32x4_splat(0x7fff_ffff)));
+        let highest = magnitudes.fold(i32x4_splat(0), |a, b| i32x4_max(a, b));
         let highest = i32x4_max(highest, i32x4_shuffle::<2, 3, 2, 3>(highest, highest));
         let highest = i32x4_extract_lane::<0>(highest).max(i32x4_extract_lane::<1>(highest));
-        *block = Block::ZERO;
-        let Some(inverse) = block.set_scale(highest.cast_unsigned()) else { continue };
-        // Adding it rounds to the nearest integer, ties to even, and leaves that in the lowest bits.
-        let integer = 12_582_912.0_f32;
-        let q = x.map(|x| {
-            let rounded = f32x4_add(f32x4_mul(x, f32x4_splat(inverse)), f32x4_splat(integer));
-            i32x4_sub(rounded, i32x4_splat(integer.to_bits().cast_signed()))
-        });
-        let narrow = |i: usize| {
-            let half = |i: usize| i16x8_narrow_i32x4(q[i], q[i + 1]);
-            i8x16_narrow_i16x8(half(i), half(i + 2))
-        };
-        let q = [narrow(0), narrow(4)];
-        for (to, q) in block.q.as_chunks_mut::<16>().0.iter_mut().zip(q) {
-            // SAFETY: 16 bytes; stores need no alignment.
-            unsafe { v128_store(to.as_mut_ptr().cast(), q) };
+        let at = i * span * step;
+        let (mut excess, mut first) = (0, 0);
+        for (x, block) in xs.iter().zip(blocks[at..].iter_mut().step_by(step)) {
+            *block = Block::ZERO;
+            let Some(inverse) = block.set_scale(highest.cast_unsigned()) else { continue };
+            // Adding it rounds to the nearest integer, ties to even, and leaves that in the lowest bits.
+            let integer = 12_582_912.0_f32;
+            let q = parts(x).map(|x| {
+                let rounded = f32x4_add(f32x4_mul(x, f32x4_splat(inverse)), f32x4_splat(integer));
+                i32x4_sub(rounded, i32x4_splat(integer.to_bits().cast_signed()))
+            });
+            let narrow = |i: usize| {
+                let half = |i: usize| i16x8_narrow_i32x4(q[i], q[i + 1]);
+                i8x16_narrow_i16x8(half(i), half(i + 2))
+            };
+            let q = [narrow(0), narrow(4)];
+            for (to, q) in block.q.as_chunks_mut::<16>().0.iter_mut().zip(q) {
+                // SAFETY: 16 bytes; stores need no alignment.
+                unsafe { v128_store(to.as_mut_ptr().cast(), q) };
+            }
+            D::spread(block);
+            excess -= 128 * sum(q);
+            first += block.first;
         }
-        block.excess = -128 * sum(q);
-        D::spread(block);
+        (blocks[at].excess, blocks[at].first) = (excess, first);
     }
 }
 
@@ -767,15 +784,15 @@ macro_rules! way {
             ) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match matrix.bits() {
-                        Bits::Eight => matmul_with::<$dot>(matrix, x, panels, around, out),
-                        Bits::Four => matmul_q4(matrix, x, panels, around, out),
+                    match matrix.packing() {
+                        Packing::Q8 | Packing::Q8By128 => matmul_with::<$dot>(matrix, x, panels, around, out),
+                        Packing::Q4 => matmul_q4(matrix, x, panels, around, out),
                     }
                 }
             }
 
-            pub(crate) fn quantise(x: &[f32], blocks: &mut [Block], step: usize) {
-                quantise_with::<$dot>(x, blocks, step);
+            pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+                quantise_with::<$dot>(x, span, blocks, step);
             }
 
             pub(crate) use super::super::scalar::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};

@@ -57,27 +57,27 @@ fn product(isa: Isa, matrix: &PackedMatrix, x: &[f32], m: usize, pool: &dyn Pool
     out
 }
 
-fn bits() -> impl Strategy<Value = Bits> {
-    prop_oneof![Just(Bits::Eight), Just(Bits::Four)]
+fn packings() -> impl Strategy<Value = Packing> {
+    prop_oneof![Just(Packing::Q8), Just(Packing::Q4), Just(Packing::Q8By128)]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn products_agree(bits in bits(), m in 1_usize..36, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
-        let weights = numbers(seed, rows * blocks * 32);
-        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, blocks * 32, &weights).unwrap();
-        let x = numbers(seed ^ 1, m * blocks * 32);
+    fn products_agree(packing in packings(), m in 1_usize..36, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
+        let cols = blocks * packing.columns();
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let x = numbers(seed ^ 1, m * cols);
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
 
     #[test]
     fn what_stands_around_a_product_is_one_step_after_the_other(
-        bits in bits(), m in 1_usize..20, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
+        packing in packings(), m in 1_usize..20, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
     ) {
-        let cols = blocks * 32;
-        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let cols = blocks * packing.columns();
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(seed, rows * cols)).unwrap();
         let (x, before) = (numbers(seed ^ 1, m * cols), numbers(seed ^ 2, m * rows));
         let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
         let norm = Norm { weight: &weight, bias: &shift, eps: 1e-5 };
@@ -122,9 +122,10 @@ proptest! {
     }
 
     #[test]
-    fn maxima_follow_a_product(bits in bits(), m in 1_usize..10, rows in 1_usize..1200, seed: u64) {
-        let matrix = PackedMatrix::from_f32_with_bits(bits, rows, 32, &numbers(seed, rows * 32)).unwrap();
-        let x = numbers(seed ^ 1, m * 32);
+    fn maxima_follow_a_product(packing in packings(), m in 1_usize..10, rows in 1_usize..1200, seed: u64) {
+        let cols = packing.columns();
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(seed, rows * cols)).unwrap();
+        let x = numbers(seed ^ 1, m * cols);
         for isa in Isa::available() {
             let mut expected = vec![f32::NAN; m * rows];
             matrix.product(isa, &x, m, &Around::default(), &mut expected, &SingleThread);
@@ -142,21 +143,23 @@ proptest! {
     }
 
     #[test]
-    fn extreme_products_agree(bits in bits(), m in 1_usize..20, signs: u64) {
+    fn extreme_products_agree(packing in packings(), m in 1_usize..20, signs: u64) {
         // Every weight and activation at the end of its range: what saturates, if anything does.
         let sign = |i: usize, n: u32| if signs.rotate_left(n) >> (i % 64) & 1 == 0 { 1.0 } else { -1.0 };
-        let weights: Vec<f32> = (0..16 * 64).map(|i| sign(i, 0)).collect();
-        let matrix = PackedMatrix::from_f32_with_bits(bits, 16, 64, &weights).unwrap();
-        let x: Vec<f32> = (0..m * 64).map(|i| sign(i, 7)).collect();
+        let cols = 2 * packing.columns();
+        let weights: Vec<f32> = (0..16 * cols).map(|i| sign(i, 0)).collect();
+        let matrix = PackedMatrix::from_f32_as(packing, 16, cols, &weights).unwrap();
+        let x: Vec<f32> = (0..m * cols).map(|i| sign(i, 7)).collect();
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
     }
 
     #[test]
-    fn quantised_activations_agree(blocks in 1_usize..20, seed: u64, size in -40_i32..38) {
-        let x: Vec<f32> = numbers(seed, blocks * 32).iter().map(|x| x * 10_f32.powi(size)).collect();
+    fn quantised_activations_agree(packing in packings(), spans in 1_usize..9, seed: u64, size in -40_i32..38) {
+        let x: Vec<f32> =
+            numbers(seed, spans * packing.columns()).iter().map(|x| x * 10_f32.powi(size)).collect();
         twins_agree(|isa| {
-            let mut out = vec![Block { scale: f32::NAN, ..Block::ZERO }; blocks];
-            quantise(isa, &x, &mut out, 1);
+            let mut out = vec![Block { scale: f32::NAN, ..Block::ZERO }; x.len() / 32];
+            quantise(isa, &x, packing.span(), &mut out, 1);
             out.iter().flat_map(|b| b.q.map(f32::from).into_iter().chain([b.scale, b.excess as f32])).collect()
         });
     }
@@ -295,16 +298,19 @@ fn bits_are_those_of_every_other_target() {
     for isa in Isa::available() {
         Isa::force(Some(isa));
         assert_eq!(fingerprint(), FINGERPRINT, "{isa:?}: {:#x}", fingerprint());
-        assert_eq!(fingerprint_q4(), FINGERPRINT_Q4, "{isa:?}, 4 bits: {:#x}", fingerprint_q4());
+        for (packing, expected) in FINGERPRINTS {
+            let found = fingerprint_of(packing);
+            assert_eq!(found, expected, "{isa:?}, {packing:?}: {found:#x}");
+        }
     }
     Isa::force(None);
 }
 
 #[track_caller]
-fn check_near(bits: Bits, limit: f64) {
+fn check_near(packing: Packing, limit: f64) {
     let (rows, cols) = (48, 768);
     let (w, x) = (numbers(3, rows * cols), numbers(4, cols));
-    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &w).unwrap();
+    let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &w).unwrap();
     let mut out = vec![0.0; rows];
     matrix.matmul(&x, None, &mut out, &SingleThread);
     let (mut error, mut size) = (0.0, 0.0);
@@ -318,14 +324,15 @@ fn check_near(bits: Bits, limit: f64) {
 
 #[test]
 fn a_product_is_near_the_f32_one() {
-    check_near(Bits::Eight, 0.02);
-    check_near(Bits::Four, 0.15);
+    check_near(Packing::Q8, 0.02);
+    check_near(Packing::Q8By128, 0.03);
+    check_near(Packing::Q4, 0.15);
 }
 
 /// 32 numbers as the weights of one row, in and out of 4 bits.
 fn through_q4(weights: &[f32; 32]) -> [f32; 32] {
     let mut out = [0.0; 32];
-    PackedMatrix::from_f32_with_bits(Bits::Four, 1, 32, weights).unwrap().row(0, &mut out);
+    PackedMatrix::from_f32_as(Packing::Q4, 1, 32, weights).unwrap().row(0, &mut out);
     out
 }
 
@@ -388,11 +395,11 @@ fn a_stack_has_the_rows_of_its_parts() {
 }
 
 #[track_caller]
-fn check_transposed(bits: Bits) {
+fn check_transposed(packing: Packing) {
     let (rows, cols) = (37, 96);
     let weights = numbers(9, rows * cols);
-    let matrix = PackedMatrix::from_f32_with_bits(bits, rows, cols, &weights).unwrap();
-    let mut builder = PackedMatrixBuilder::with_bits(bits, rows, cols);
+    let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &weights).unwrap();
+    let mut builder = PackedMatrixBuilder::with_packing(packing, rows, cols);
     let transposed: Vec<f32> = (0..rows * cols).map(|i| weights[(i % rows) * cols + i / rows]).collect();
     for (block, slab) in transposed.chunks(32 * rows).enumerate() {
         builder.set_columns_f32(block, slab).unwrap();
@@ -408,8 +415,8 @@ fn check_transposed(bits: Bits) {
 
 #[test]
 fn quantising_a_transposed_matrix_is_the_same() {
-    check_transposed(Bits::Eight);
-    check_transposed(Bits::Four);
+    check_transposed(Packing::Q8);
+    check_transposed(Packing::Q4);
 }
 
 #[test]
@@ -421,7 +428,7 @@ fn foreign_blocks_keep_their_values() {
     let mut row = [0.0; 32];
     builder.finish().row(0, &mut row);
     assert_eq!(row, q.map(|q| f32::from(q) * -0.5));
-    let mut builder = PackedMatrixBuilder::with_bits(Bits::Four, 1, 32);
+    let mut builder = PackedMatrixBuilder::with_packing(Packing::Q4, 1, 32);
     let q: [i8; 32] = std::array::from_fn(|k| k as i8 % 16 - 8);
     builder.set_block(0, 0, 0xb800, &q).unwrap();
     builder.finish().row(0, &mut row);
@@ -435,7 +442,7 @@ fn weights_that_are_no_numbers_are_refused() {
     row[40] = f32::NAN;
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
     assert_eq!(builder.set_block(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
-    let mut builder = PackedMatrixBuilder::with_bits(Bits::Four, 3, 64);
+    let mut builder = PackedMatrixBuilder::with_packing(Packing::Q4, 3, 64);
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
     let column: Vec<f32> = (0..3 * 32).map(|i| if i == 7 { f32::INFINITY } else { 1.0 }).collect();
     assert_eq!(builder.set_columns_f32(1, &column), Err(NotFinite { row: 1, block: 1 }));
@@ -628,8 +635,9 @@ fn softmax_sums_to_one() {
 }
 
 #[test]
-fn sizes_are_half_a_bit_a_weight_more_than_the_weights() {
-    let bits = |bits| PackedMatrixBuilder::with_bits(bits, 32, 64).finish().size_bytes() * 8;
-    assert_eq!(bits(Bits::Eight), 32 * 64 * 17 / 2);
-    assert_eq!(bits(Bits::Four), 32 * 64 * 9 / 2);
+fn sizes_are_those_of_weights_and_scales() {
+    let bits = |packing| PackedMatrixBuilder::with_packing(packing, 32, 128).finish().size_bytes() * 8;
+    assert_eq!(bits(Packing::Q8), 32 * 128 * 17 / 2);
+    assert_eq!(bits(Packing::Q8By128), 32 * 128 * 65 / 8);
+    assert_eq!(bits(Packing::Q4), 32 * 128 * 9 / 2);
 }

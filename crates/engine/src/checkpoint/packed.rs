@@ -5,7 +5,7 @@
 //! where, as one JSON value a line ([`Line`]):
 //!
 //! ```text
-//! {"head":{"format":1,"layout":1,"dtype":"q8","source":...}}
+//! {"head":{"format":1,"layout":2,"dtype":"q8","source":...}}
 //! {"piece":{"kind":"file","name":"config.json","offset":0,"size_bytes":665,"sha256":"..."}}
 //! {"piece":{"kind":"header","name":"model.safetensors","offset":665,"size_bytes":14283,"sha256":"..."}}
 //! {"piece":{"kind":"tensor","name":"wte.weight","file_name":"wte.weight","shape":[50257,768],"storage":"q8","offset":...}}
@@ -31,14 +31,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    kernels::{Bits, PackedMatrixBuilder, bytes},
+    kernels::{PackedMatrixBuilder, Packing, bytes},
 };
 
 const FILE: &str = "packed model";
 /// The form of the index.
 const FORMAT: u32 = 1;
-/// The order of weights in memory: see `kernels/matrix.rs`. Another number means that packed models are made anew.
-const LAYOUT: u32 = 1;
+/// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that packed models are made anew.
+const LAYOUT: u32 = 2;
 
 /// A line of the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,15 +127,19 @@ pub enum Storage {
     F32,
     /// 8-bit weights in panels, then their scales.
     Q8,
+    /// The same with a scale for 128 weights.
+    #[serde(rename = "q8_by_128")]
+    Q8By128,
     /// 4-bit weights in panels, then their scales.
     Q4,
 }
 
-impl From<Bits> for Storage {
-    fn from(bits: Bits) -> Storage {
-        match bits {
-            Bits::Eight => Storage::Q8,
-            Bits::Four => Storage::Q4,
+impl From<Packing> for Storage {
+    fn from(packing: Packing) -> Storage {
+        match packing {
+            Packing::Q8 => Storage::Q8,
+            Packing::Q8By128 => Storage::Q8By128,
+            Packing::Q4 => Storage::Q4,
         }
     }
 }
@@ -170,7 +174,7 @@ impl<'a> Finished<'a> {
                 (vec![*rows, *cols], Storage::F32, [bytes::of_f32(data), &[]])
             }
             Filled::Packed(matrix) => {
-                (vec![matrix.rows(), matrix.cols()], matrix.bits().into(), matrix.as_bytes())
+                (vec![matrix.rows(), matrix.cols()], matrix.packing().into(), matrix.as_bytes())
             }
         };
         Finished { name, file_name, shape, storage, parts }
@@ -236,7 +240,7 @@ impl Slot {
         let expected = match form {
             Form::Plain(count) => (vec![count], Storage::F32),
             Form::F32 { rows, cols } => (vec![rows, cols], Storage::F32),
-            Form::Packed { bits, rows, cols } => (vec![rows, cols], bits.into()),
+            Form::Packed { packing, rows, cols } => (vec![rows, cols], packing.into()),
         };
         if expected != (shape.clone(), *storage) || form.size_bytes() != Some(*size_bytes) {
             return fail(format!("expected {form:?}, got {storage:?} {shape:?} in {size_bytes} bytes"));
@@ -244,8 +248,8 @@ impl Slot {
         let place = match form {
             Form::Plain(count) => Place::Plain(vec![0.0; count]),
             Form::F32 { rows, cols } => Place::F32 { rows, cols, data: vec![0.0; rows * cols] },
-            Form::Packed { bits, rows, cols } => {
-                Place::Packed(PackedMatrixBuilder::with_bits(bits, rows, cols))
+            Form::Packed { packing, rows, cols } => {
+                Place::Packed(PackedMatrixBuilder::with_packing(packing, rows, cols))
             }
         };
         Ok(Slot { name: name.clone(), file_name: file_name.clone(), sha256: sha256.clone(), place })

@@ -8,11 +8,11 @@ use half::{bf16, f16};
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::{Bits, PackedMatrix, PackedMatrixBuilder, bytes},
+    kernels::{PackedMatrix, PackedMatrixBuilder, Packing, bytes},
     layers::{LayerNorm, Linear, Matrix},
 };
 
-/// Rows and columns of a block that shares one scale.
+/// Columns of a block, of which one or a few share a scale.
 const BLOCK: usize = 32;
 
 /// How matrices are kept in memory. Vectors and position embeddings always stay f32.
@@ -20,7 +20,8 @@ const BLOCK: usize = 32;
 pub enum Dtype {
     /// 32-bit floats: the reference.
     F32,
-    /// 8 bits a weight and a scale for 32 of them, as GGUF's Q8_0. Matrices whose rows 32 does not divide stay f32.
+    /// 8 bits a weight and a scale for 32 of them, as GGUF's Q8_0, or for 128 in a classifier's layers. Matrices whose rows
+    /// 32 does not divide stay f32.
     #[default]
     Q8,
     /// 4 bits a weight and a scale for 32 of them, as GGUF's Q4_0; embeddings and a generator's head at 8 bits.
@@ -63,7 +64,10 @@ pub(crate) struct Wanted {
 /// What a tensor is for, which decides how it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A linear layer's weights `(out, in)`.
+    /// The weights `(out, in)` of a classifier's linear layer.
+    ///
+    /// At 8 bits with a scale for 128 of them where that divides `in`: what a text is about survives coarser rounding than
+    /// which word comes next, and the products are much faster.
     Matrix,
     /// An embedding `(vocab, dim)`, or a generator's head: a row a token.
     ///
@@ -113,14 +117,18 @@ impl Wanted {
             (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
             (_, shape) => return Form::Plain(shape.iter().product()),
         };
-        let bits = match dtype {
-            Dtype::Q8 => Bits::Eight,
-            Dtype::Q4 if self.kind == Kind::Vocabulary || self.head => Bits::Eight,
-            Dtype::Q4 => Bits::Four,
+        let q8 = match self.kind == Kind::Matrix && cols.is_multiple_of(Packing::Q8By128.columns()) {
+            true => Packing::Q8By128,
+            false => Packing::Q8,
+        };
+        let packing = match dtype {
+            Dtype::Q8 => q8,
+            Dtype::Q4 if self.kind == Kind::Vocabulary || self.head => q8,
+            Dtype::Q4 => Packing::Q4,
             Dtype::F32 => return Form::F32 { rows, cols },
         };
-        match cols.is_multiple_of(BLOCK) && cols > 0 && rows > 0 {
-            true => Form::Packed { bits, rows, cols },
+        match cols.is_multiple_of(packing.columns()) && cols > 0 && rows > 0 {
+            true => Form::Packed { packing, rows, cols },
             false => Form::F32 { rows, cols },
         }
     }
@@ -135,9 +143,9 @@ pub(super) enum Form {
         rows: usize,
         cols: usize,
     },
-    /// Blocks of 32 weights with a scale, in panels.
+    /// In panels, with scales.
     Packed {
-        bits: Bits,
+        packing: Packing,
         rows: usize,
         cols: usize,
     },
@@ -150,10 +158,14 @@ impl Form {
         match self {
             Form::Plain(count) => (count as u64).checked_mul(4),
             Form::F32 { rows, cols } => product(rows, cols)?.checked_mul(4),
-            // Whole panels of 16 rows; 34 or 18 bytes for 32 weights.
-            Form::Packed { bits, rows, cols } => {
-                let block = if bits == Bits::Eight { 34 } else { 18 };
-                product(rows.checked_next_multiple_of(16)?, cols / BLOCK)?.checked_mul(block)
+            // Whole panels of 16 rows; a scale takes two bytes.
+            Form::Packed { packing, rows, cols } => {
+                let weights = match packing {
+                    Packing::Q4 => packing.columns() / 2,
+                    Packing::Q8 | Packing::Q8By128 => packing.columns(),
+                };
+                let scales = product(rows.checked_next_multiple_of(16)?, cols / packing.columns())?;
+                scales.checked_mul(weights as u64 + 2)
             }
         }
     }
@@ -274,8 +286,8 @@ impl Weights {
         let transpose = conv1d && !self.plan.conv1d_is_transposed;
         let store = match wanted.form(self.dtype) {
             Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
-            Form::Packed { bits, rows, cols } => Store::Packed {
-                builder: PackedMatrixBuilder::with_bits(bits, rows, cols),
+            Form::Packed { packing, rows, cols } => Store::Packed {
+                builder: PackedMatrixBuilder::with_packing(packing, rows, cols),
                 rows,
                 cols,
                 transpose,
@@ -451,11 +463,11 @@ fn draws(seed: u64, count: usize) -> Vec<f32> {
     .collect()
 }
 
-/// The bits of ggml's blocks whose weights a packed matrix can hold as they are.
-fn kept_bits(storage: &Storage) -> Option<Bits> {
+/// The packing of ggml's blocks whose weights a packed matrix can hold as they are.
+fn kept_packing(storage: &Storage) -> Option<Packing> {
     match storage {
-        Storage::Blocks(GgmlDType::Q8_0) => Some(Bits::Eight),
-        Storage::Blocks(GgmlDType::Q4_0) => Some(Bits::Four),
+        Storage::Blocks(GgmlDType::Q8_0) => Some(Packing::Q8),
+        Storage::Blocks(GgmlDType::Q4_0) => Some(Packing::Q4),
         _ => None,
     }
 }
@@ -492,8 +504,8 @@ impl Target {
     /// Decodes whole units.
     fn decode(&mut self, bytes: &[u8]) -> Result<()> {
         if let Store::Packed { builder, cols, transpose: false, strip, done, .. } = &mut self.store
-            && let Some(kept) = kept_bits(&self.storage)
-            && (kept == Bits::Four || builder.bits() == Bits::Eight)
+            && let Some(kept) = kept_packing(&self.storage)
+            && (kept == builder.packing() || (kept, builder.packing()) == (Packing::Q4, Packing::Q8))
         {
             // The very weights of the file: no second rounding.
             debug_assert!(strip.is_empty());
@@ -502,9 +514,9 @@ impl Target {
             for block in bytes.chunks_exact(unit) {
                 let scale = u16::from_le_bytes([block[0], block[1]]);
                 let weights = std::array::from_fn(|at| match kept {
-                    Bits::Eight => block[2 + at] as i8,
                     // The first 16 in the lower halves of the bytes, the others in the upper ones, all plus 8.
-                    Bits::Four => (block[2 + at % 16] >> (at / 16 * 4) & 15) as i8 - 8,
+                    Packing::Q4 => (block[2 + at % 16] >> (at / 16 * 4) & 15) as i8 - 8,
+                    Packing::Q8 | Packing::Q8By128 => block[2 + at] as i8,
                 });
                 builder.set_block(*done / per_row, *done % per_row, scale, &weights).map_err(|_| {
                     Error::NotFinite {

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{LayerNorm, op};
 use crate::{
     error::Result,
-    kernels::{self, Activation, Around, Bits, PackedMatrix, Pool},
+    kernels::{self, Activation, Around, PackedMatrix, Pool},
     logits::Logits,
 };
 
@@ -70,8 +70,7 @@ impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let form = match self {
             Matrix::F32(_) => "F32",
-            Matrix::Packed(matrix) if matrix.bits() == Bits::Four => "Q4",
-            Matrix::Packed(_) => "Q8",
+            Matrix::Packed(matrix) => &format!("{:?}", matrix.packing()),
         };
         write!(f, "Matrix::{form}{:?}", self.shape())
     }
