@@ -255,47 +255,43 @@ unsafe fn many<const P: usize, const SPAN: usize>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let panels: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
+    let weights: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
     starts.clear();
     starts.resize(matrix.blocks() / SPAN, [[0; PANEL]; 2]);
-    for (p, (tiles, _)) in panels.iter().enumerate() {
+    for (p, (tiles, _)) in weights.iter().enumerate() {
         for (start, tiles) in starts.iter_mut().zip(tiles.as_chunks::<SPAN>().0) {
             start[p] = excess(tiles);
         }
     }
     let groups = x.rows.div_ceil(TOGETHER);
-    let mut ahead = Ahead { at: panels[P - 1].0.as_ptr_range().end.cast(), lines: (8 * P).div_ceil(groups) };
+    let mut ahead = Ahead { at: weights[P - 1].0.as_ptr_range().end.cast(), lines: (8 * P).div_ceil(groups) };
+    let panels = Panels::<P> { first: panel, weights, starts };
     for first in (0..x.rows).step_by(TOGETHER) {
+        let ahead = &mut ahead;
         // SAFETY: the caller's promise.
         unsafe {
             match x.rows - first {
-                1 => {
-                    rows_many::<1, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                2 => {
-                    rows_many::<2, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                3 => {
-                    rows_many::<3, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                4 => {
-                    rows_many::<4, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                5 => {
-                    rows_many::<5, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                6 => {
-                    rows_many::<6, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                7 => {
-                    rows_many::<7, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
-                _ => {
-                    rows_many::<8, P, SPAN>(matrix, x, panels, starts, panel, first, &mut ahead, around, out)
-                }
+                1 => rows_many::<1, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                2 => rows_many::<2, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                3 => rows_many::<3, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                4 => rows_many::<4, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                5 => rows_many::<5, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                6 => rows_many::<6, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                7 => rows_many::<7, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                _ => rows_many::<8, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
             }
         }
     }
+}
+
+/// Panels side by side.
+struct Panels<'a, const P: usize> {
+    /// The number of the first one.
+    first: usize,
+    /// Tiles and scales.
+    weights: [(&'a [Tile], &'a [[u16; PANEL]]); P],
+    /// What the sums of products begin with, span by span: see [`excess`].
+    starts: &'a [[[i32; PANEL]; 2]],
 }
 
 /// `-128 * sum(w)` of each row of a span: what its dot products with activations plus 128 have too much, negative.
@@ -339,21 +335,19 @@ impl Ahead {
 /// Nobody else uses the panels' columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "what `many` has, as one function for each number of rows")]
 unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
-    panels: [(&[Tile], &[[u16; PANEL]]); P],
-    starts: &[[[i32; PANEL]; 2]],
-    panel: usize,
+    panels: &Panels<'_, P>,
     first: usize,
     ahead: &mut Ahead,
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
     let (xs, _) = x.group(first, M).as_chunks::<M>();
+    let weights = panels.weights;
     let mut sums = [[_mm512_setzero_ps(); P]; M];
-    for (i, (xs, starts)) in xs.as_chunks::<SPAN>().0.iter().zip(starts).enumerate() {
+    for (i, (xs, starts)) in xs.as_chunks::<SPAN>().0.iter().zip(panels.starts).enumerate() {
         // SAFETY: 64 bytes.
         let starts: [_; P] = from_fn(|p| unsafe { _mm512_loadu_si512(starts[p].as_ptr().cast()) });
         let mut dots = [starts; M];
@@ -361,7 +355,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
             ahead.fetch();
             for group in 0..BLOCK / 4 {
                 // SAFETY: this function enables AVX-512 F.
-                let w: [_; P] = from_fn(|p| unsafe { load::<false>(&panels[p].0[block].0[group]) });
+                let w: [_; P] = from_fn(|p| unsafe { load::<false>(&weights[p].0[block].0[group]) });
                 for m in 0..M {
                     let x = four(&x[m], group);
                     for p in 0..P {
@@ -372,7 +366,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
         }
         for p in 0..P {
             // SAFETY: there are 16 scales of 2 bytes.
-            let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(panels[p].1[i].as_ptr().cast()) });
+            let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(weights[p].1[i].as_ptr().cast()) });
             for m in 0..M {
                 let scales = _mm512_mul_ps(scales, _mm512_set1_ps(xs[0][m].scale));
                 sums[m][p] = _mm512_add_ps(sums[m][p], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m][p]), scales));
@@ -384,7 +378,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
             let mut lanes = [0.0; PANEL];
             F32x16(sums).store(&mut lanes);
             // SAFETY: the caller gave us the panels alone.
-            let (column, out) = unsafe { matrix.outputs(panel + p, first + m, out) };
+            let (column, out) = unsafe { matrix.outputs(panels.first + p, first + m, out) };
             finish(&lanes, around, column, out);
         }
     }
