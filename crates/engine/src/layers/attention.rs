@@ -32,7 +32,8 @@ impl KeysValues {
 ///
 /// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side, as GPT-2's `c_attn` gives them.
 /// `batch`: for each sequence its number of rows and its cache; the new keys and values are appended first, so a
-/// query at position `p` sees positions `0..=p`. `out`: `(rows, width)`, whose elements nobody else holds.
+/// query at position `p` sees positions `0..=p`. `out`: `(rows, width)`, whose elements nobody else holds, or `(sequences,
+/// width)` where `only_last` queries are asked.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -41,6 +42,7 @@ pub fn cached_attention(
     batch: &mut [(usize, &mut KeysValues)],
     heads: usize,
     scale: f32,
+    only_last: bool,
     out: &Tensor,
     pool: &dyn Pool,
 ) -> Result<()> {
@@ -49,15 +51,17 @@ pub fn cached_attention(
     Ok(op::update(out, qkv, "cached_attention", |out, qkv| {
         let (mut qkv, mut out) = (qkv, out);
         for (queries, cache) in batch.iter_mut() {
-            let queries = *queries;
-            let (own, rest) = qkv.split_at(queries * columns);
+            let (own, rest) = qkv.split_at(*queries * columns);
+            let skipped = if only_last { queries.saturating_sub(1) } else { 0 };
+            let queries = *queries - skipped;
             let (own_out, rest_out) = out.split_at_mut(queries * width);
             (qkv, out) = (rest, rest_out);
-            let past = cache.keys.len() / width;
+            let past = cache.keys.len() / width + skipped;
             for row in own.chunks_exact(columns) {
                 cache.keys.extend_from_slice(&row[width..2 * width]);
                 cache.values.extend_from_slice(&row[2 * width..]);
             }
+            let own = &own[skipped * columns..];
             let shape = AttentionShape {
                 heads,
                 head_dim: width / heads,
@@ -75,7 +79,7 @@ pub fn cached_attention(
 /// Attention of every text of a batch over itself, its scores multiplied with `1/sqrt(head_dim)`.
 ///
 /// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side; `lengths`: the rows of each text; `out`:
-/// `(rows, width)`, whose elements nobody else holds.
+/// `(rows, width)`, whose elements nobody else holds, or `(texts, width)` where `only_first` queries are asked.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -83,6 +87,7 @@ pub fn full_attention(
     qkv: &Tensor,
     lengths: &[usize],
     heads: usize,
+    only_first: bool,
     out: &Tensor,
     pool: &dyn Pool,
 ) -> Result<()> {
@@ -93,12 +98,13 @@ pub fn full_attention(
         let (mut qkv, mut out) = (qkv, out);
         for &len in lengths {
             let (own, rest) = qkv.split_at(len * columns);
-            let (own_out, rest_out) = out.split_at_mut(len * width);
+            let queries = if only_first { len.min(1) } else { len };
+            let (own_out, rest_out) = out.split_at_mut(queries * width);
             (qkv, out) = (rest, rest_out);
             let shape = AttentionShape {
                 heads,
                 head_dim,
-                queries: len,
+                queries,
                 q_stride: columns,
                 kv_stride: columns,
                 scale: 1.0 / (head_dim as f32).sqrt(),

@@ -25,7 +25,7 @@ pub(super) struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    /// Turns `x`, `(rows, width)`, into the `wanted` rows of the next layer's.
+    /// Turns `x`, `(rows, width)`, into the next layer's, or into the `wanted` rows of that, the first of each text.
     fn forward(
         &self,
         x: Tensor,
@@ -36,8 +36,9 @@ impl EncoderLayer {
     ) -> Result<Tensor> {
         let Scratch { qkv, mixed, inner } = scratch;
         self.qkv.forward_into(None, &x, qkv, pool)?;
-        full_attention(qkv, lengths, self.heads, mixed, pool)?;
-        let [mixed, x] = rows([mixed.clone(), x], wanted)?;
+        let x = rows(x, wanted)?;
+        let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
+        full_attention(qkv, lengths, self.heads, wanted.is_some(), &mixed, pool)?;
         self.attention_output.forward_add(&mixed, &x, pool)?;
         self.attention_norm.forward_in_place(&x, pool)?;
         let inner = inner.narrow(0, 0, x.dims2()?.0)?;
@@ -61,7 +62,7 @@ pub(super) fn first_rows(
         Some(start)
     });
     let first: Vec<u32> = starts.collect();
-    let Some((last, others)) = layers.split_last() else { return rows([x], Some(&first)).map(|[x]| x) };
+    let Some((last, others)) = layers.split_last() else { return rows(x, Some(&first)) };
     let (rows, width) = x.dims2()?;
     let scratch = Scratch::new(rows, width, last.intermediate.outputs())?;
     for layer in others {

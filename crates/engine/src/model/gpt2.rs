@@ -154,7 +154,7 @@ impl Gpt2 {
         self.lm_head.logits(&self.ln_f, &x, pool)
     }
 
-    /// The `wanted` rows of the residual stream after the last block: `(rows, n_embd)`.
+    /// The residual stream after the last block, `(rows, n_embd)`, or its `wanted` rows, the last of each sequence.
     fn hidden(
         &self,
         batch: &mut [(&[u32], &mut Cache)],
@@ -203,8 +203,8 @@ impl Block {
         })
     }
 
-    /// Adds to the residual stream `x`, `(rows, n_embd)`: `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`, and gives its
-    /// `wanted` rows.
+    /// Adds to the residual stream `x`, `(rows, n_embd)`: `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`, and gives it, or
+    /// its `wanted` rows, the last of each sequence.
     fn forward(
         &self,
         x: Tensor,
@@ -215,8 +215,10 @@ impl Block {
     ) -> Result<Tensor> {
         let Scratch { qkv, mixed, inner } = scratch;
         self.attn.c_attn.forward_into(Some(&self.ln_1), &x, qkv, pool)?;
-        cached_attention(qkv, caches, self.attn.n_head, self.attn.scale, mixed, pool)?;
-        let [mixed, x] = rows([mixed.clone(), x], wanted)?;
+        let x = rows(x, wanted)?;
+        let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
+        let Attention { n_head, scale, .. } = self.attn;
+        cached_attention(qkv, caches, n_head, scale, wanted.is_some(), &mixed, pool)?;
         self.attn.c_proj.forward_add(&mixed, &x, pool)?;
         let inner = inner.narrow(0, 0, x.dims2()?.0)?;
         self.mlp.c_fc.forward_into(Some(&self.ln_2), &x, &inner, pool)?;

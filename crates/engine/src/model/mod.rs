@@ -33,15 +33,13 @@ impl Scratch {
     }
 }
 
-/// The rows `wanted` of each of `tensors`, `(rows, width)`; all of them for `None`.
+/// The rows `wanted` of `x`, `(rows, width)`; all of them for `None`.
 ///
-/// A last layer is asked for a few rows only: a text's first for a classifier, its last for a generator. What follows
-/// its attention is then computed for these alone, as every row would be.
-fn rows<const N: usize>(tensors: [Tensor; N], wanted: Option<&[u32]>) -> Result<[Tensor; N]> {
-    let Some(wanted) = wanted else { return Ok(tensors) };
-    let mut tensors = tensors;
-    for tensor in &mut tensors {
-        *tensor = tensor.index_select(&Tensor::new(wanted, tensor.device())?, 0)?;
+/// A last layer is asked for a few rows only: a text's first for a classifier, its last for a generator. From its queries
+/// on it is computed for these alone, as every row would be.
+fn rows(x: Tensor, wanted: Option<&[u32]>) -> Result<Tensor> {
+    match wanted {
+        Some(wanted) => Ok(x.index_select(&Tensor::new(wanted, x.device())?, 0)?),
+        None => Ok(x),
     }
-    Ok(tensors)
 }
