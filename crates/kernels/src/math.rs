@@ -7,12 +7,17 @@
 
 /// `if a < b { a } else { b }`: x86's `minps`; a NaN in `b` stays.
 pub(crate) fn min(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
+    if opaque(a < b) { a } else { b }
 }
 
 /// `if a > b { a } else { b }`: x86's `maxps`; a NaN in `b` stays.
 pub(crate) fn max(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
+    if opaque(a > b) { a } else { b }
+}
+
+/// The same, and compilers do not see through it where they might make a loop of minima relaxed ones, which lose a NaN.
+fn opaque(condition: bool) -> bool {
+    if cfg!(target_feature = "relaxed-simd") { std::hint::black_box(condition) } else { condition }
 }
 
 /// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, on every target.
