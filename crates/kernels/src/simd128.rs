@@ -122,7 +122,7 @@ trait Dot8: Dot<Tile = Tile> {
 struct Hidden {
     /// Bytes of a tile.
     tile: usize,
-    /// Tiles that share their scales.
+    /// Bytes of the tiles that share their scales.
     span: usize,
     /// 4.
     quarters: usize,
@@ -138,7 +138,7 @@ impl Hidden {
     fn new<D: Dot + ?Sized>(span: usize) -> Self {
         black_box(Self {
             tile: size_of::<D::Tile>(),
-            span,
+            span: size_of::<D::Tile>() * span,
             quarters: 4,
             zero: 0,
             constant: D::constant(),
@@ -163,11 +163,9 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
         let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
-        let (mut at, mut blocks) = (quarters, x);
-        let end = quarters[0].byte_add(hidden.tile * hidden.span);
-        while at[0] != end {
-            let end = at[0].byte_add(hidden.tile);
-            let mut x = blocks.cast::<u8>().add(first);
+        let (mut at, mut x) = (quarters, x.cast::<u8>().add(first));
+        let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
+        loop {
             while at[0] != end {
                 for group in 0..D::GROUPS {
                     for (at, dots) in at.iter().zip(&mut dots) {
@@ -185,7 +183,12 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
                 }
                 x = x.add(step * D::GROUPS);
             }
-            blocks = blocks.add(M);
+            if end == last {
+                break;
+            }
+            end = end.byte_add(hidden.tile);
+            // From behind a block's activations to those of the next one.
+            x = x.add(M * size_of::<Block>() - BLOCK / 4 * step);
         }
         dots
     }
