@@ -16,7 +16,7 @@
 //! 4. 16 rows and more wait for the instructions themselves: 8 sums are too few to hide the five cycles that `vpdpbusd`
 //!    takes, and the exclusive or takes the place of a product. So they go through two panels side by side, and there the
 //!    activations are the unsigned operand: plus 128, from the start ([`Quantised::unsigned`]). The excess, `128 * sum(w)`,
-//!    is then one number for each row of weights and block, counted once for all rows of activations ([`excess`]). The
+//!    is then one number for each row of weights and scale, counted once for all rows of activations ([`excess`]). The
 //!    weights of the next two panels are asked for meanwhile, a part by each 8 rows ([`Ahead`]).
 //! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
