@@ -3,7 +3,7 @@
 //! A row is a path: `kernel/linear_q8/2304x768/1/Avx512Vnni` is the product of a 2304 x 768 matrix with one activation
 //! row. Products with one row are read off in bytes a second, to be compared with `memory/read`, the same number of
 //! bytes merely read; those with 64 rows in multiplications a second. Scalar rows are the peers: ratios in one run hold
-//! where absolute times drift. Packing are checked before anything is timed.
+//! where absolute times drift. Bits are checked before anything is timed.
 
 #[path = "support/numbers.rs"]
 mod numbers;

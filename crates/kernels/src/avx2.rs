@@ -88,10 +88,8 @@ unsafe fn load<const M: usize>(group: &[i32; PANEL]) -> [__m256i; 2] {
 /// The caller enables AVX2.
 #[inline(always)]
 unsafe fn spread(x: &Block, group: usize) -> __m256i {
-    let q = &x.q[group * 4..];
-    let q = i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]);
     // SAFETY: the caller's promise.
-    unsafe { _mm256_set1_epi32(q) }
+    unsafe { _mm256_set1_epi32(x.four(group)) }
 }
 
 impl Weights for Tile {

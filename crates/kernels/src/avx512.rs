@@ -103,12 +103,20 @@ impl Weights for TileQ4 {
     }
 }
 
-/// The activations of columns `4 * group..4 * group + 4`, sixteen times.
+/// A panel's scales.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn four(x: &Block, group: usize) -> __m512i {
-    let q = &x.q[group * 4..];
-    _mm512_set1_epi32(i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8]))
+fn widen(scales: &[u16; PANEL]) -> __m512 {
+    // SAFETY: there are 16 scales of 2 bytes.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) })
+}
+
+/// `sum + dots * (weights' scales * activations' scale)`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add_scaled(sum: __m512, dots: __m512i, scales: __m512, scale: f32) -> __m512 {
+    let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
+    _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(dots), scales))
 }
 
 /// # Safety
@@ -189,16 +197,15 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>
                 let w = unsafe { tile.pair::<FETCH>(pair) };
                 for (i, w) in w.into_iter().enumerate() {
                     for m in 0..M {
-                        dots[m] = _mm512_dpbusd_epi32(dots[m], w, four(&x[m], 2 * pair + i));
+                        let x = _mm512_set1_epi32(x[m].four(2 * pair + i));
+                        dots[m] = _mm512_dpbusd_epi32(dots[m], w, x);
                     }
                 }
             }
         }
-        // SAFETY: there are 16 scales of 2 bytes.
-        let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
+        let scales = widen(scales);
         for m in 0..M {
-            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(xs[0][m].scale));
-            sums[m] = _mm512_add_ps(sums[m], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m]), scales));
+            sums[m] = add_scaled(sums[m], dots[m], scales, xs[0][m].scale);
         }
     }
     for (m, sums) in sums.into_iter().enumerate() {
@@ -256,7 +263,6 @@ unsafe fn many<const P: usize, const SPAN: usize>(
     out: &Shared<'_, f32>,
 ) {
     let weights: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
-    starts.clear();
     starts.resize(matrix.blocks() / SPAN, [[0; PANEL]; 2]);
     for (p, (tiles, _)) in weights.iter().enumerate() {
         for (start, tiles) in starts.iter_mut().zip(tiles.as_chunks::<SPAN>().0) {
@@ -357,7 +363,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
                 // SAFETY: this function enables AVX-512 F.
                 let w: [_; P] = from_fn(|p| unsafe { load::<false>(&weights[p].0[block].0[group]) });
                 for m in 0..M {
-                    let x = four(&x[m], group);
+                    let x = _mm512_set1_epi32(x[m].four(group));
                     for p in 0..P {
                         dots[m][p] = _mm512_dpbusd_epi32(dots[m][p], x, w[p]);
                     }
@@ -365,11 +371,9 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
             }
         }
         for p in 0..P {
-            // SAFETY: there are 16 scales of 2 bytes.
-            let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(weights[p].1[i].as_ptr().cast()) });
+            let scales = widen(&weights[p].1[i]);
             for m in 0..M {
-                let scales = _mm512_mul_ps(scales, _mm512_set1_ps(xs[0][m].scale));
-                sums[m][p] = _mm512_add_ps(sums[m][p], _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m][p]), scales));
+                sums[m][p] = add_scaled(sums[m][p], dots[m][p], scales, xs[0][m].scale);
             }
         }
     }

@@ -3,8 +3,8 @@
 //! A *panel* is 16 rows. It is stored block by block (32 columns), and a block's 512 weights in 8 groups of 64 bytes:
 //! group `g` holds for each of the 16 rows its 4 weights of columns `4g..4g + 4`. So a register of any width holds the
 //! same 4 columns of 4, 8 or 16 rows, one dot-product instruction gives each row its own 32-bit lane, and a row's sum
-//! never has to be gathered from several lanes. Scales lie apart, 16 f16 for a tile or four, never negative (a negative scale of a
-//! foreign file moves its sign to the weights). The last panel is filled up with rows of zeros.
+//! never has to be gathered from several lanes. Scales lie apart, 16 f16 for a tile or four, never negative (a negative
+//! scale of a foreign file moves its sign to the weights). The last panel is filled up with rows of zeros.
 //!
 //! At 4 bits, two groups share 64 bytes: group `2g` has the low halves of the bytes, group `2g + 1` the high ones, so that
 //! one load, a mask and a shift give two registers. Weights lie there plus 8, in 0..16, and their scales have a sign.
@@ -190,11 +190,8 @@ impl PackedMatrixBuilder {
     /// # Errors
     /// [`NotFinite`] names the block with an infinity or a NaN.
     pub fn set_row_f32(&mut self, row: usize, weights: &[f32]) -> Result<(), NotFinite> {
-        let PackedMatrix { rows, cols, packing, .. } = self.matrix;
-        assert_eq!(weights.len(), cols, "kernels: weights of row {row}");
-        assert!(row < rows, "kernels: row {row} of a matrix {rows} x {cols}");
-        let (n, span) = (self.matrix.blocks(), packing.span());
-        let at = row / PANEL * n;
+        assert_eq!(weights.len(), self.matrix.cols, "kernels: weights of row {row}");
+        let (at, n, span) = (self.tile(row, 0), self.matrix.blocks(), self.matrix.packing.span());
         let scales = &mut self.matrix.scales[at / span..(at + n) / span];
         let (isa, lane) = (Isa::active(), row % PANEL);
         match &mut self.matrix.weights {

@@ -36,6 +36,14 @@ impl Block {
         spread: [0; 2 * BLOCK],
     };
 
+    /// The bytes of columns `4 * group..4 * group + 4`, the first one the lowest.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn four(&self, group: usize) -> i32 {
+        let q = &self.q[group * 4..];
+        i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
+    }
+
     /// Sets the scale `amax / 127` of activations whose largest magnitude `amax` has the bits `highest`, and gives its
     /// inverse. Nothing where there are no numbers to store: `amax` is below [`SMALLEST`], and the scale 0, or it is
     /// infinite or NaN, and the scale is NaN, so that it shows in the output.

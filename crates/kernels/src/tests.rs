@@ -444,6 +444,10 @@ fn weights_that_are_no_numbers_are_refused() {
     assert_eq!(builder.set_block(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
     let mut builder = PackedMatrixBuilder::with_packing(Packing::Q4, 3, 64);
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
+    let mut builder_by_128 = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 256);
+    let mut wide = [0.0; 256];
+    wide[170] = f32::INFINITY;
+    assert_eq!(builder_by_128.set_row_f32(2, &wide), Err(NotFinite { row: 2, block: 5 }));
     let column: Vec<f32> = (0..3 * 32).map(|i| if i == 7 { f32::INFINITY } else { 1.0 }).collect();
     assert_eq!(builder.set_columns_f32(1, &column), Err(NotFinite { row: 1, block: 1 }));
     assert_eq!(builder.set_block(1, 0, 0xfc00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));

@@ -37,7 +37,8 @@ use crate::{
 const FILE: &str = "packed model";
 /// The form of the index.
 const FORMAT: u32 = 1;
-/// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that packed models are made anew.
+/// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that
+/// packed models are made anew.
 const LAYOUT: u32 = 2;
 
 /// A line of the index.
