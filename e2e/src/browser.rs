@@ -35,6 +35,27 @@ pub struct Browser {
     _profile: TempDir,
 }
 
+/// Starts chromedriver; returns its port too.
+///
+/// It takes a free port of IPv6, then the same one of IPv4, and ends where somebody else has that. So it has more than
+/// one try.
+fn start_chromedriver() -> Result<(Process, u16)> {
+    let mut tries = 0;
+    loop {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stderr(Stdio::null());
+        let started = Process::start(&mut command, |line| {
+            let port = line.split("started successfully on port ").nth(1)?;
+            port.trim().trim_end_matches('.').parse().ok()
+        });
+        tries += 1;
+        match started {
+            Err(error) if tries < 5 && error.to_string().contains("port not available") => {}
+            _ => return started,
+        }
+    }
+}
+
 impl Browser {
     /// Starts chromedriver and Chromium, in a window of 1200 by 900.
     ///
@@ -42,17 +63,8 @@ impl Browser {
     /// If one of them is not there or does not start.
     pub async fn start(arguments: &[&str]) -> Result<Browser> {
         let profile = tempfile::tempdir()?;
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stderr(Stdio::null());
-        let (chromedriver, port) = Process::start(&mut command, |line| {
-            line.split("started successfully on port ")
-                .nth(1)?
-                .trim()
-                .trim_end_matches('.')
-                .parse::<u16>()
-                .ok()
-        })
-        .context("expected chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")?;
+        let (chromedriver, port) = start_chromedriver()
+            .context("expected chromedriver on PATH (Debian: apt-get install chromium chromium-driver)")?;
         let mut wanted = DesiredCapabilities::chrome();
         for argument in ARGUMENTS.iter().chain(arguments) {
             wanted.add_arg(argument)?;
