@@ -306,7 +306,7 @@ fn excess(tiles: &[Tile]) -> [i32; PANEL] {
     let mut sums = _mm512_setzero_si512();
     for group in tiles.iter().flat_map(|tile| &tile.0) {
         // SAFETY: this function enables AVX-512 F.
-        let w = unsafe { load::<true>(group) };
+        let w = unsafe { load::<false>(group) };
         sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w);
     }
     let mut excess = [0; PANEL];
