@@ -15,7 +15,7 @@
 //!    is read 6 % faster); those after them find them near.
 //! 4. 16 rows and more wait for the instructions themselves: 8 sums are too few to hide the five cycles that `vpdpbusd`
 //!    takes, and the exclusive or takes the place of a product. So they go through two panels side by side, and there the
-//!    activations are the unsigned operand: plus 128, from the start ([`Quantised::unsigned`]). The excess, `128 * sum(w)`,
+//!    activations are the unsigned operand: plus 128, from the start ([`Form::Unsigned`]). The excess, `128 * sum(w)`,
 //!    is then one number for each row of weights and scale, counted once for all rows of activations ([`excess`]). The
 //!    weights of the next two panels are asked for meanwhile, a part by each 8 rows ([`Ahead`]).
 //! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
@@ -27,7 +27,7 @@ use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
-use super::quantised::{Block, Quantised};
+use super::quantised::{Block, Form, Quantised};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -106,7 +106,7 @@ impl Weights for TileQ4 {
 /// A panel's scales.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn widen(scales: &[u16; PANEL]) -> __m512 {
+pub(crate) fn widen(scales: &[u16; PANEL]) -> __m512 {
     // SAFETY: there are 16 scales of 2 bytes.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) })
 }
@@ -114,7 +114,7 @@ fn widen(scales: &[u16; PANEL]) -> __m512 {
 /// `sum + dots * (weights' scales * activations' scale)`.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn add_scaled(sum: __m512, dots: __m512i, scales: __m512, scale: f32) -> __m512 {
+pub(crate) fn add_scaled(sum: __m512, dots: __m512i, scales: __m512, scale: f32) -> __m512 {
     let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
     _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(dots), scales))
 }
@@ -132,9 +132,11 @@ pub(crate) unsafe fn matmul(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.packing() {
-            Packing::Q8 if x.unsigned => matmul_many::<1>(matrix, x, panels, around, out),
+            Packing::Q8 if x.form == Form::Unsigned => matmul_many::<1>(matrix, x, panels, around, out),
             Packing::Q8 => matmul_of::<Tile, 1>(matrix, x, panels, around, out),
-            Packing::Q8By128 if x.unsigned => matmul_many::<WIDE>(matrix, x, panels, around, out),
+            Packing::Q8By128 if x.form == Form::Unsigned => {
+                matmul_many::<WIDE>(matrix, x, panels, around, out)
+            }
             Packing::Q8By128 => matmul_of::<Tile, WIDE>(matrix, x, panels, around, out),
             Packing::Q4 => matmul_of::<TileQ4, 1>(matrix, x, panels, around, out),
         }
@@ -270,7 +272,7 @@ unsafe fn many<const P: usize, const SPAN: usize>(
         }
     }
     let groups = x.rows.div_ceil(TOGETHER);
-    let mut ahead = Ahead { at: weights[P - 1].0.as_ptr_range().end.cast(), lines: (8 * P).div_ceil(groups) };
+    let mut ahead = Ahead::of(weights[P - 1].0, (8 * P).div_ceil(groups));
     let panels = Panels::<P> { first: panel, weights, starts };
     for first in (0..x.rows).step_by(TOGETHER) {
         let ahead = &mut ahead;
@@ -318,15 +320,19 @@ fn excess(tiles: &[Tile]) -> [i32; PANEL] {
 }
 
 /// The weights that are asked for next.
-struct Ahead {
+pub(crate) struct Ahead {
     at: *const u8,
-    /// Cache lines for each block that is multiplied.
     lines: usize,
 }
 
 impl Ahead {
+    /// What follows `weights`, so many cache lines each time.
+    pub(crate) fn of<T: Stored>(weights: &[T], lines: usize) -> Self {
+        Self { at: weights.as_ptr_range().end.cast(), lines }
+    }
+
     #[inline(always)]
-    fn fetch(&mut self) {
+    pub(crate) fn fetch(&mut self) {
         for _ in 0..self.lines {
             // SAFETY: every x86-64 has it; what is asked for ahead may lie anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
@@ -399,37 +405,57 @@ pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usize) {
-    // SAFETY: a block is twice 16 f32.
-    let halves =
-        |x: &[f32; BLOCK]| unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] };
     let (xs, _) = x.as_chunks::<BLOCK>();
     for (i, xs) in xs.as_chunks::<SPAN>().0.iter().enumerate() {
-        let mut highest = _mm512_setzero_si512();
-        for x in xs.iter().flat_map(halves) {
-            let magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
-            highest = _mm512_max_epu32(highest, magnitude);
-        }
-        let highest = _mm512_reduce_max_epu32(highest);
+        let highest = highest_magnitude(xs);
         let (first, mut sums) = (i * SPAN * step, _mm512_setzero_si512());
         for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
             *block = Block::ZERO;
             let Some(inverse) = block.set_scale(highest) else { continue };
-            let inverse = _mm512_set1_ps(inverse);
-            let [low, high] = halves(x).map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
-            // SAFETY: `q` has room for twice 16 bytes.
-            unsafe {
-                _mm_storeu_si128(block.q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
-                _mm_storeu_si128(block.q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
-            }
+            let [low, high] = round(x, inverse, &mut block.q);
             sums = _mm512_add_epi32(sums, _mm512_add_epi32(low, high));
         }
         blocks[first].excess = -128 * _mm512_reduce_add_epi32(sums);
     }
 }
 
+/// A block of activations.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn halves(x: &[f32; BLOCK]) -> [__m512; 2] {
+    // SAFETY: a block is twice 16 f32.
+    unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] }
+}
+
+/// The bits of the largest magnitude.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn highest_magnitude(xs: &[[f32; BLOCK]]) -> u32 {
+    let mut highest = _mm512_setzero_si512();
+    for x in xs.iter().flat_map(|x| halves(x)) {
+        let magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+        highest = _mm512_max_epu32(highest, magnitude);
+    }
+    _mm512_reduce_max_epu32(highest)
+}
+
+/// Stores `x * inverse` as integers, and returns these.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(crate) fn round(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> [__m512i; 2] {
+    let inverse = _mm512_set1_ps(inverse);
+    let [low, high] = halves(x).map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+    // SAFETY: `q` has room for twice 16 bytes.
+    unsafe {
+        _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
+        _mm_storeu_si128(q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
+    }
+    [low, high]
+}
+
 /// 16 lanes in one register.
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(crate) __m512);
 
 // SAFETY of every block below: a register's load and store touch the 16 elements of the array that is given; and values
 // of this type are only made inside functions that enable AVX-512, since `twins` is its only user.

@@ -1,10 +1,11 @@
 //! Which instruction set runs the kernels: found once, and forced by tests and benches.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::matrix::Packing;
+use super::quantised::Form;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::simd128;
+#[cfg(target_arch = "x86_64")]
+use super::{amx, avx512};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An instruction set that the kernels are written for.
@@ -25,6 +26,9 @@ pub enum Isa {
     /// AVX-512 with VNNI: Intel's servers from Cascade Lake on, AMD's from Zen 4 on.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// AVX-512 with VNNI, and AMX for products of many rows: Intel's servers from Sapphire Rapids on, under Linux.
+    #[cfg(target_arch = "x86_64")]
+    AmxInt8,
     /// NEON, on every aarch64.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -91,6 +95,8 @@ impl Isa {
         Self::AvxVnni,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512Vnni,
+        #[cfg(target_arch = "x86_64")]
+        Self::AmxInt8,
         #[cfg(target_arch = "aarch64")]
         Self::Neon,
         #[cfg(target_arch = "aarch64")]
@@ -105,25 +111,31 @@ impl Isa {
         Self::RelaxedSimdSigned,
     ];
 
-    /// Rows of activations that a product's inner loop multiplies together with each load of weights.
-    pub(crate) fn rows_together(self) -> usize {
+    /// How a product of a matrix with so many rows of activations takes these.
+    pub(crate) fn form(self, packing: Packing, rows: usize) -> Form {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => avx512::TOGETHER,
-            _ => 4,
+            Self::AmxInt8 if amx::pays(packing, rows) => Form::SideBySide,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni | Self::AmxInt8 if packing != Packing::Q4 && rows >= avx512::MANY => {
+                Form::Unsigned
+            }
+            _ => {
+                let _ = (packing, rows);
+                Form::Signed
+            }
         }
     }
 
-    /// Whether products of a matrix with so many rows of activations take these plus 128: see [`Quantised::unsigned`].
-    ///
-    /// [`Quantised::unsigned`]: super::quantised::Quantised::unsigned
-    pub(crate) fn takes_unsigned(self, packing: Packing, rows: usize) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if self == Self::Avx512Vnni {
-            return packing != Packing::Q4 && rows >= avx512::MANY;
+    /// Rows of activations that a product's inner loop multiplies together with each load of weights.
+    pub(crate) fn rows_together(self, form: Form) -> usize {
+        match (self, form) {
+            #[cfg(target_arch = "x86_64")]
+            (_, Form::SideBySide) => amx::TOGETHER,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512Vnni | Self::AmxInt8, _) => avx512::TOGETHER,
+            _ => 4,
         }
-        let _ = (packing, rows);
-        false
     }
 
     fn is_available(self) -> bool {
@@ -140,6 +152,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxInt8 => Self::Avx512Vnni.is_available() && amx::works(),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => true,
             #[cfg(target_arch = "aarch64")]

@@ -8,6 +8,8 @@
 #![expect(unsafe_code, reason = "the only home of unsafe: SIMD and disjoint parts of outputs for threads")]
 
 mod allocator;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -68,6 +70,9 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             $crate::Isa::Avx512Vnni => unsafe { $crate::avx512::$name($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::Isa::AmxInt8 => unsafe { $crate::amx::$name($($arg),*) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             $crate::Isa::Neon => unsafe { $crate::neon::$name($($arg),*) },

@@ -1,8 +1,10 @@
 //! Activations at 8 bits, quantised once per product.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::SideBySide;
 use super::isa::Isa;
 use super::matrix::{BLOCK, Packing};
-use super::pool::{Pool, Shared};
+use super::pool::{Pool, Shared, SingleThread};
 use super::{Norm, normalise, quantise};
 use std::cell::Cell;
 
@@ -44,21 +46,27 @@ impl Block {
         i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
     }
 
-    /// Sets the scale `amax / 127` of activations whose largest magnitude `amax` has the bits `highest`, and gives its
-    /// inverse. Nothing where there are no numbers to store: `amax` is below [`SMALLEST`], and the scale 0, or it is
-    /// infinite or NaN, and the scale is NaN, so that it shows in the output.
+    /// Sets the [`scale`] of activations whose largest magnitude has the bits `highest`, and gives its inverse.
     #[inline(always)]
     pub(crate) fn set_scale(&mut self, highest: u32) -> Option<f32> {
-        let amax = f32::from_bits(highest);
-        if amax < SMALLEST {
-            return None;
-        }
-        if highest >= f32::INFINITY.to_bits() {
-            self.scale = f32::NAN;
-            return None;
-        }
-        self.scale = amax / 127.0;
-        Some(127.0 / amax)
+        let (scale, inverse) = scale(highest);
+        self.scale = scale;
+        inverse
+    }
+}
+
+/// The scale `amax / 127` of activations whose largest magnitude `amax` has the bits `highest`, and its inverse. No inverse
+/// where there are no numbers to store: `amax` is below [`SMALLEST`], and the scale 0, or it is infinite or NaN, and the
+/// scale is NaN, so that it shows in the output.
+#[inline(always)]
+pub(crate) fn scale(highest: u32) -> (f32, Option<f32>) {
+    let amax = f32::from_bits(highest);
+    if amax < SMALLEST {
+        (0.0, None)
+    } else if highest >= f32::INFINITY.to_bits() {
+        (f32::NAN, None)
+    } else {
+        (amax / 127.0, Some(127.0 / amax))
     }
 }
 
@@ -69,11 +77,27 @@ pub(crate) struct Quantised {
     pub(crate) rows: usize,
     /// Rows of a group; the last one may have fewer.
     pub(crate) together: usize,
-    /// Whether `q` of a block is a `u8` that is 128 too large.
-    pub(crate) unsigned: bool,
+    pub(crate) form: Form,
     /// Blocks of a row.
     row_blocks: usize,
     blocks: Vec<Block>,
+    /// The blocks of each group once more, where the form asks for it.
+    #[cfg(target_arch = "x86_64")]
+    side_by_side: Vec<SideBySide>,
+}
+
+/// What a kernel multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Blocks as they are.
+    #[default]
+    Signed,
+    /// Blocks whose `q` is a `u8` that is 128 too large.
+    #[cfg(target_arch = "x86_64")]
+    Unsigned,
+    /// Rows whose columns lie together.
+    #[cfg(target_arch = "x86_64")]
+    SideBySide,
 }
 
 /// Below this many blocks the caller's thread quantises alone.
@@ -107,7 +131,7 @@ impl Quantised {
         then: impl FnOnce(&Self),
     ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        scratch.unsigned = isa.takes_unsigned(packing, rows);
+        scratch.form = isa.form(packing, rows);
         scratch.fill(isa, x, rows, packing.span(), norm, pool);
         then(&scratch);
         SCRATCH.set(Some(scratch));
@@ -122,37 +146,51 @@ impl Quantised {
         norm: Option<Norm<'_>>,
         pool: &dyn Pool,
     ) {
-        let (together, unsigned) = (isa.rows_together(), self.unsigned);
+        let together = isa.rows_together(self.form);
         let cols = x.len().checked_div(rows).unwrap_or(0);
         let row_blocks = cols / BLOCK;
         (self.rows, self.together, self.row_blocks) = (rows, together, row_blocks);
+        let groups = rows.div_ceil(together);
+        let pool = if rows * row_blocks >= ALONE { pool } else { &SingleThread };
+        let rows_of = |group: usize| {
+            let first = group * together;
+            (first, together.min(rows - first))
+        };
+        #[cfg(target_arch = "x86_64")]
+        if self.form == Form::SideBySide {
+            self.side_by_side.resize_with(groups, SideBySide::default);
+            let side_by_side = Shared::new(&mut self.side_by_side);
+            return pool.run(groups, &|group| {
+                let (first, n) = rows_of(group);
+                // SAFETY: each group is filled once; and rows lie side by side only where AMX works.
+                let group = unsafe { &mut side_by_side.part(group, 1)[0] };
+                group.resize(n, row_blocks, span);
+                each_row(isa, &x[first * cols..][..n * cols], cols, norm, |m, x| {
+                    // SAFETY: as above.
+                    unsafe { group.set_row(m, x, span) };
+                });
+            });
+        }
         self.blocks.resize(rows * row_blocks, Block::ZERO);
         let blocks = Shared::new(&mut self.blocks);
-        let fill_group = |group: usize| {
-            let first = group * together;
-            let n = together.min(rows - first);
+        pool.run(groups, &|group| {
+            let (first, n) = rows_of(group);
             // SAFETY: groups do not overlap, and each is filled once.
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
-            let x = x[first * cols..(first + n) * cols].chunks_exact(cols);
-            match norm {
-                None => x.enumerate().for_each(|(m, x)| quantise(isa, x, span, &mut blocks[m..], n)),
-                Some(norm) => with_row(cols, |normed| {
-                    for (m, x) in x.enumerate() {
-                        normalise(isa, x, norm, normed);
-                        quantise(isa, normed, span, &mut blocks[m..], n);
-                    }
-                }),
-            }
-            if unsigned {
+            each_row(isa, &x[first * cols..][..n * cols], cols, norm, |m, x| {
+                quantise(isa, x, span, &mut blocks[m..], n);
+            });
+            #[cfg(target_arch = "x86_64")]
+            if self.form == Form::Unsigned {
                 blocks.iter_mut().for_each(|block| block.q = block.q.map(|q| q ^ -128));
             }
-        };
-        let groups = rows.div_ceil(together);
-        if groups > 1 && pool.threads() > 1 && rows * row_blocks >= ALONE {
-            pool.run(groups, &fill_group);
-        } else {
-            (0..groups).for_each(fill_group);
-        }
+        });
+    }
+
+    /// The groups of [`Form::SideBySide`], if that is what there is.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn side_by_side(&self) -> Option<&[SideBySide]> {
+        (self.form == Form::SideBySide).then_some(&self.side_by_side)
     }
 
     /// The blocks of the `n` rows of the group that starts with row `first`: `(row_blocks, n)`.
@@ -160,4 +198,17 @@ impl Quantised {
     pub(crate) fn group(&self, first: usize, n: usize) -> &[Block] {
         &self.blocks[first * self.row_blocks..][..n * self.row_blocks]
     }
+}
+
+/// Calls `then` with each row of `x` and its number, after `norm` if there is one.
+#[inline]
+fn each_row(isa: Isa, x: &[f32], cols: usize, norm: Option<Norm<'_>>, mut then: impl FnMut(usize, &[f32])) {
+    let rows = x.chunks_exact(cols).enumerate();
+    let Some(norm) = norm else { return rows.for_each(|(m, x)| then(m, x)) };
+    with_row(cols, |normed| {
+        for (m, x) in rows {
+            normalise(isa, x, norm, normed);
+            then(m, normed);
+        }
+    });
 }
