@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::Matrix;
+use super::{Matrix, op};
 use crate::error::{Error, Result};
 
 /// Token embeddings; the table may serve as the head's weights too.
@@ -35,24 +35,19 @@ impl Embedding {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::TokenOutOfRange { id, vocab_size });
         }
-        let mut out = vec![0.0; ids.len() * width];
-        let rows = out.chunks_exact_mut(width);
-        match &*self.table {
-            Matrix::Packed(table) => ids.iter().zip(rows).for_each(|(&id, row)| table.row(id as usize, row)),
-            Matrix::F32(table) => {
-                let (storage, layout) = table.storage_and_layout();
-                let candle_core::Storage::Cpu(storage) = &*storage else {
-                    return Err(
-                        candle_core::Error::Msg("embedding: expected a table on the CPU".into()).into()
-                    );
-                };
-                let table = &storage.as_slice::<f32>()?[layout.start_offset()..];
-                ids.iter()
-                    .zip(rows)
-                    .for_each(|(&id, row)| row.copy_from_slice(&table[id as usize * width..][..width]));
-            }
-        }
-        out.chunks_exact_mut(width).enumerate().for_each(|(at, row)| then(at, row));
-        Ok(Tensor::from_vec(out, (ids.len(), width), &Device::Cpu)?)
+        let rows = |row_of: &dyn Fn(u32, &mut [f32])| {
+            op::filled(ids.len(), width, |out| {
+                for (at, (&id, row)) in ids.iter().zip(out.chunks_exact_mut(width)).enumerate() {
+                    row_of(id, row);
+                    then(at, row);
+                }
+            })
+        };
+        Ok(match &*self.table {
+            Matrix::Packed(table) => rows(&|id, row| table.row(id as usize, row))?,
+            Matrix::F32(table) => op::read(table, "embedding", |table| {
+                rows(&|id, row| row.copy_from_slice(&table[id as usize * width..][..width]))
+            })??,
+        })
     }
 }

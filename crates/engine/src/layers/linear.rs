@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{LayerNorm, op};
 use crate::{
@@ -104,7 +104,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor, pool: &dyn Pool) -> Result<Tensor> {
         match &*self.weight {
             Matrix::Packed(matrix) => {
-                let out = Tensor::zeros((x.dims2()?.0, matrix.rows()), DType::F32, &Device::Cpu)?;
+                let out = op::zeros(x.dims2()?.0, matrix.rows())?;
                 self.forward_into(None, x, &out, pool)?;
                 Ok(out)
             }

@@ -14,3 +14,4 @@ pub use attention::{KeysValues, cached_attention, full_attention};
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, Matrix};
+pub(crate) use op::zeros;

@@ -2,7 +2,24 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor};
+
+/// Zeros, `(rows, columns)`, whose first element begins a cache line, as those of an allocator do not. Kernels write 16
+/// elements at a time, and each part of a row on another thread: lines that they share would go to and fro.
+pub(crate) fn zeros(rows: usize, columns: usize) -> Result<Tensor> {
+    filled(rows, columns, |_| {})
+}
+
+/// [`zeros`] after `fill`.
+pub(super) fn filled(rows: usize, columns: usize, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    /// Elements of a cache line.
+    const LINE: usize = 16;
+    let n = rows * columns;
+    let mut data = vec![0.0; n + LINE];
+    let first = data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    fill(&mut data[first..first + n]);
+    Tensor::from_vec(data, n + LINE, &Device::Cpu)?.narrow(0, first, n)?.reshape((rows, columns))
+}
 
 // A kernel is a `dyn`: candle's part of an op is compiled once, and not for every layer that calls it.
 

@@ -11,9 +11,9 @@ pub mod gpt2;
 
 pub use encoder::Encoder;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::{error::Result, layers};
 
 /// What the parts of a layer hand on. All layers share it: memory that every layer asked for anew would be given back and
 /// cleared by the system each time, which took 4 % of a prompt of 64 tokens.
@@ -28,7 +28,7 @@ struct Scratch {
 
 impl Scratch {
     fn new(rows: usize, width: usize, inner_width: usize) -> Result<Scratch> {
-        let zeros = |columns| Tensor::zeros((rows, columns), DType::F32, &Device::Cpu);
+        let zeros = |columns| layers::zeros(rows, columns);
         Ok(Scratch { qkv: zeros(3 * width)?, mixed: zeros(width)?, inner: zeros(inner_width)? })
     }
 }
