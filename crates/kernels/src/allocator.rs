@@ -14,7 +14,8 @@ const KEPT: i32 = 16 << 20;
 /// free beyond twice that. A prompt's activations lie around it: they were given back and asked for again with every
 /// prompt, each page cleared by the system, while large pieces of a long text stayed. Fixed borders read prompts of 64
 /// tokens 8 % faster with two threads on an Emerald Rapids server. With [`give_back`] after each load three models of full
-/// size keep 387 to 398 MB after texts of 512 tokens instead of 408 to 412, with 421 to 432 at the peak instead of 442 to 446.
+/// size kept 387 to 398 MB after texts of 512 tokens instead of 408 to 412, with 421 to 432 at the peak instead of 442 to 446.
+/// A layer's keys and values of such a text are above the border, at 16 bits in one piece.
 ///
 /// `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` in the environment, which say the same to glibc, go first.
 /// Source: mallopt(3).

@@ -2,6 +2,7 @@
 //!
 //! Source: Vaswani et al. 2017, 3.2.1. [`scalar::attend`](super::scalar::attend) defines the bits.
 
+use super::bf16::Bf16;
 use super::dispatch;
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
@@ -52,6 +53,58 @@ pub struct AttentionShape {
     pub mask: Mask,
 }
 
+/// What keys and values may be kept as: f32 or [`Bf16`].
+pub trait Element: sealed::Attend {}
+
+impl Element for f32 {}
+impl Element for Bf16 {}
+
+mod sealed {
+    use super::{AttentionShape, Bf16, Isa, dispatch};
+
+    /// Numbers that there are kernels for.
+    pub trait Attend: Copy + Send + Sync {
+        /// [`scalar::attend`](crate::scalar::attend) with an instruction set.
+        fn attend(
+            isa: Isa,
+            qs: &[&[f32]],
+            keys_values: [&[Self]; 2],
+            shape: &AttentionShape,
+            seen: &[usize],
+            scratch: &mut [f32],
+            outs: &mut [&mut [f32]],
+        );
+    }
+
+    impl Attend for f32 {
+        fn attend(
+            isa: Isa,
+            qs: &[&[f32]],
+            [keys, values]: [&[Self]; 2],
+            shape: &AttentionShape,
+            seen: &[usize],
+            scratch: &mut [f32],
+            outs: &mut [&mut [f32]],
+        ) {
+            dispatch!(isa, attend(qs, keys, values, shape, seen, scratch, outs));
+        }
+    }
+
+    impl Attend for Bf16 {
+        fn attend(
+            isa: Isa,
+            qs: &[&[f32]],
+            [keys, values]: [&[Self]; 2],
+            shape: &AttentionShape,
+            seen: &[usize],
+            scratch: &mut [f32],
+            outs: &mut [&mut [f32]],
+        ) {
+            dispatch!(isa, attend_bf16(qs, keys, values, shape, seen, scratch, outs));
+        }
+    }
+}
+
 /// Scaled dot-product attention over a cache: `softmax(q . k * scale) . v` for each head and query.
 ///
 /// `q`: `queries` rows of `heads * head_dim`, `q_stride` apart; `keys`, `values`: a row of `heads * head_dim` a position,
@@ -61,10 +114,10 @@ pub struct AttentionShape {
 ///
 /// # Panics
 /// If a slice is too short for `shape`.
-pub fn attention(
+pub fn attention<E: Element>(
     q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    keys: &[E],
+    values: &[E],
     shape: &AttentionShape,
     out: &mut [f32],
     pool: &dyn Pool,
@@ -119,17 +172,17 @@ pub fn attention(
 }
 
 /// A head of an [`attention`]; it begins `at` an element of each row, where the slices begin too, and belongs to one task.
-struct Head<'a> {
+struct Head<'a, E> {
     isa: Isa,
     q: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
     shape: &'a AttentionShape,
     at: usize,
     out: &'a Shared<'a, f32>,
 }
 
-impl Head<'_> {
+impl<E: Element> Head<'_, E> {
     /// Attention of the queries from `first` on, `MOST` or as many as there are; returns how many.
     fn attend<const MOST: usize>(&self, first: usize, scratch: &mut [f32]) -> usize {
         let AttentionShape { heads, head_dim, queries, q_stride, mask, .. } = *self.shape;
@@ -143,7 +196,7 @@ impl Head<'_> {
             outs[i] = unsafe { self.out.part(query * heads * head_dim + self.at, head_dim) };
         }
         let (qs, seen, outs) = (&qs[..n], &seen[..n], &mut outs[..n]);
-        dispatch!(self.isa, attend(qs, self.keys, self.values, self.shape, seen, scratch, outs));
+        E::attend(self.isa, qs, [self.keys, self.values], self.shape, seen, scratch, outs);
         n
     }
 }

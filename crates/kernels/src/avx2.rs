@@ -11,7 +11,6 @@
 //! 4. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
 //!    add up in 16 bits, and are widened once.
 
-use super::Around;
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -20,6 +19,7 @@ use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
+use super::{Around, Bf16};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -418,6 +418,19 @@ impl Lanes for F32x16 {
     fn load(x: &[f32; LANES]) -> Self {
         // SAFETY: see above.
         Self(unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] })
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[Bf16; LANES]) -> Self {
+        let mut halves = Self::splat(0.0);
+        for (half, x) in halves.0.iter_mut().zip(x.as_chunks::<8>().0) {
+            // SAFETY: see above; each half is of 8 elements.
+            unsafe {
+                let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+                *half = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
+            }
+        }
+        halves
     }
 
     #[inline(always)]

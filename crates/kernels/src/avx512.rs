@@ -21,7 +21,6 @@
 //! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
 
-use super::Around;
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -29,6 +28,7 @@ use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, W
 use super::pool::Shared;
 use super::quantised::{Block, Form, Quantised};
 use super::scalar::LANES;
+use super::{Around, Bf16};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::cell::Cell;
@@ -502,6 +502,15 @@ impl Lanes for F32x16 {
     fn load(x: &[f32; LANES]) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[Bf16; LANES]) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)))
+        }
     }
 
     #[inline(always)]

@@ -10,12 +10,12 @@
 
 mod attention;
 
-pub(crate) use attention::attend;
+pub(crate) use attention::{attend, attend_bf16};
 
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
-use super::{Activation, Around, GROUPED};
+use super::{Activation, Around, Bf16, GROUPED};
 use std::array::from_fn;
 
 /// 16 lanes of f32. Every operation is IEEE's, one rounding each.
@@ -38,6 +38,7 @@ pub(crate) trait Lanes: Copy {
 
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; LANES]) -> Self;
+    fn load_bf16(x: &[Bf16; LANES]) -> Self;
     /// Asks for the cache line at `at`, which may lie anywhere; on machines that cannot be asked, nothing.
     #[inline(always)]
     fn fetch(_at: *const f32) {}
@@ -312,6 +313,8 @@ macro_rules! twins {
             fn exp_minus_max(x: &mut [f32]) -> f32;
             fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,
                 seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
+            fn attend_bf16(qs: &[&[f32]], keys: &[$crate::Bf16], values: &[$crate::Bf16],
+                shape: &$crate::AttentionShape, seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
         }
     };
     (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {

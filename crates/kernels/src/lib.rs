@@ -15,6 +15,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
 pub mod bytes;
 mod fingerprint;
 mod isa;
@@ -39,7 +40,8 @@ mod storage;
 mod team;
 
 pub use allocator::{give_back, keep_activations};
-pub use attention::{AttentionShape, Mask, attention};
+pub use attention::{AttentionShape, Element, Mask, attention};
+pub use bf16::Bf16;
 pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};

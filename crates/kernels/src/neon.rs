@@ -9,13 +9,13 @@
 //!    `sadalp` adds neighbours to 32-bit lanes, two a row, which are added once a block.
 //! 4. 4-bit weights lie there plus 8, which signed bytes hold too; their sums start at an excess of `8 * sum(x)`, negative.
 
-use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
+use super::{Around, Bf16};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;
@@ -367,6 +367,15 @@ impl Lanes for F32x16 {
     fn load(x: &[f32; LANES]) -> Self {
         // SAFETY: see above.
         Self(from_fn(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) }))
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[Bf16; LANES]) -> Self {
+        // SAFETY: see above.
+        Self(from_fn(|i| unsafe {
+            let x = vmovl_u16(vld1_u16(x.as_ptr().add(4 * i).cast()));
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(x))
+        }))
     }
 
     #[inline(always)]

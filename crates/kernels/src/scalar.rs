@@ -17,7 +17,7 @@ pub(crate) use super::pack::{
 };
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
-use super::{Activation, AttentionShape, group_of};
+use super::{Activation, AttentionShape, Bf16, group_of};
 use std::ops::Range;
 
 /// Virtual lanes of every sum that is no matrix product.
@@ -212,10 +212,10 @@ pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
 /// those before it. `scratch` has the size that [`scratch_size`](super::scratch_size) says.
 ///
 /// The weights of the values are `exp(score - max)`; their sum divides the result once, at the end.
-pub(crate) fn attend(
+fn attend_of<E: Copy + Into<f32>>(
     qs: &[&[f32]],
-    keys: &[f32],
-    values: &[f32],
+    keys: &[E],
+    values: &[E],
     shape: &AttentionShape,
     seen: &[usize],
     scratch: &mut [f32],
@@ -225,18 +225,42 @@ pub(crate) fn attend(
         let scores = &mut scratch[..*seen];
         for (position, score) in scores.iter_mut().enumerate() {
             let key = &keys[position * shape.kv_stride..][..q.len()];
-            *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;
+            *score = sum(q.len(), |i| q[i] * key[i].into()) * shape.scale;
         }
         let inverse = 1.0 / exp_minus_max(scores);
         out.fill(0.0);
         for (position, score) in scores.iter().enumerate() {
             let value = &values[position * shape.kv_stride..][..q.len()];
             for (out, value) in out.iter_mut().zip(value) {
-                *out += score * value;
+                *out += score * (*value).into();
             }
         }
         for out in out.iter_mut() {
             *out *= inverse;
         }
     }
+}
+
+pub(crate) fn attend(
+    qs: &[&[f32]],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    seen: &[usize],
+    scratch: &mut [f32],
+    outs: &mut [&mut [f32]],
+) {
+    attend_of(qs, keys, values, shape, seen, scratch, outs);
+}
+
+pub(crate) fn attend_bf16(
+    qs: &[&[f32]],
+    keys: &[Bf16],
+    values: &[Bf16],
+    shape: &AttentionShape,
+    seen: &[usize],
+    scratch: &mut [f32],
+    outs: &mut [&mut [f32]],
+) {
+    attend_of(qs, keys, values, shape, seen, scratch, outs);
 }

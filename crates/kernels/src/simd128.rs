@@ -31,13 +31,13 @@
 //!
 //! Activations are stored in the form that each way loads with one broadcast.
 
-use super::Around;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
+use super::{Around, Bf16};
 use std::arch::wasm32::*;
 use std::array::from_fn;
 use std::hint::black_box;
@@ -863,6 +863,12 @@ impl Lanes for F32x16 {
     fn load(x: &[f32; LANES]) -> Self {
         // SAFETY: each load is of 4 of the 16 elements.
         Self(from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) }))
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[Bf16; LANES]) -> Self {
+        // SAFETY: each load is of 4 of the 16 elements.
+        Self(from_fn(|i| unsafe { u32x4_shl(u32x4_load_extend_u16x4(x.as_ptr().add(4 * i).cast()), 16) }))
     }
 
     #[inline(always)]

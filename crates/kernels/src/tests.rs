@@ -248,15 +248,69 @@ proptest! {
             };
             let qs: Vec<&[f32]> = q.chunks(head_dim).collect();
             let seen: Vec<usize> = (0..queries).map(|i| mask.visible(i)).collect();
-            twins_agree(|isa| {
-                let mut scratch = vec![f32::NAN; scratch_size(queries, seen[queries - 1], head_dim)];
-                let mut out = vec![f32::NAN; queries * head_dim];
-                let mut outs: Vec<&mut [f32]> = out.chunks_mut(head_dim).collect();
-                dispatch!(isa, attend(&qs, &keys, &values, &shape, &seen, &mut scratch, &mut outs));
-                out
-            });
+            let kept = |x: &[f32]| -> Vec<Bf16> { x.iter().map(|x| (*x).into()).collect() };
+            let (keys_bf16, values_bf16) = (kept(&keys), kept(&values));
+            for bf16 in [false, true] {
+                twins_agree(|isa| {
+                    let mut scratch = vec![f32::NAN; scratch_size(queries, seen[queries - 1], head_dim)];
+                    let mut out = vec![f32::NAN; queries * head_dim];
+                    let outs = &mut out.chunks_mut(head_dim).collect::<Vec<_>>();
+                    match bf16 {
+                        false => dispatch!(isa, attend(&qs, &keys, &values, &shape, &seen, &mut scratch, outs)),
+                        true => {
+                            dispatch!(isa, attend_bf16(&qs, &keys_bf16, &values_bf16, &shape, &seen, &mut scratch, outs));
+                        }
+                    }
+                    out
+                });
+            }
         }
     }
+}
+
+#[test]
+fn a_number_of_16_bits_is_the_nearest() {
+    let through = |x: f32| f32::from(Bf16::from(x));
+    for x in numbers(1, 1000) {
+        let (near, ulp) = (through(x), f32::from_bits(x.to_bits() & 0x7f80_0000) / 128.0);
+        assert!((near - x).abs() <= ulp / 2.0, "{x} became {near}");
+        assert_eq!(through(near), near);
+    }
+    // Halfway between two: to the even one.
+    assert_eq!([1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0].map(through), [1.0, 1.0 + 4.0 / 256.0]);
+    assert_eq!([-0.0, f32::INFINITY, f32::MAX].map(through), [-0.0, f32::INFINITY, f32::INFINITY]);
+    assert!(through(-0.0).is_sign_negative());
+    // Those whose fraction would be cut off or carried into the exponent too.
+    for nan in
+        [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff)]
+    {
+        assert!(through(nan).is_nan());
+    }
+}
+
+/// Attention over what is kept at 16 bits is that over the same numbers at 32.
+#[test]
+fn attention_reads_both_kinds_of_numbers() {
+    let (heads, head_dim, queries, past) = (2, 48, 3, 20);
+    let (width, positions) = (heads * head_dim, past + queries);
+    let kept: Vec<Bf16> = numbers(2, 2 * positions * width).into_iter().map(Bf16::from).collect();
+    let exact: Vec<f32> = kept.iter().map(|x| (*x).into()).collect();
+    let shape = AttentionShape {
+        heads,
+        head_dim,
+        queries,
+        q_stride: width,
+        kv_stride: width,
+        scale: 0.1,
+        mask: Mask::Causal { past },
+    };
+    let q = numbers(1, queries * width);
+    let (mut out, mut expected) = (vec![0.0; queries * width], vec![0.0; queries * width]);
+    let (keys, values) = kept.split_at(positions * width);
+    attention(&q, keys, values, &shape, &mut out, &Two);
+    let (keys, values) = exact.split_at(positions * width);
+    attention(&q, keys, values, &shape, &mut expected, &Two);
+    same(&out, &expected, "16 bits");
 }
 
 #[test]
@@ -615,7 +669,7 @@ fn a_query_that_sees_nothing_gives_zeros() {
         mask: Mask::Full { len: 0 },
     };
     let mut out = [f32::NAN; 32];
-    attention(&[1.0; 32], &[], &[], &shape, &mut out, &SingleThread);
+    attention::<f32>(&[1.0; 32], &[], &[], &shape, &mut out, &SingleThread);
     assert_eq!(out, [0.0; 32]);
 }
 

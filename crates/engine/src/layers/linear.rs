@@ -133,6 +133,12 @@ impl Linear {
         Ok(())
     }
 
+    /// Whether it multiplies in f32, as the reference does.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        matches!(*self.weight, Matrix::F32(_))
+    }
+
     /// Outputs.
     #[must_use]
     pub fn outputs(&self) -> usize {

@@ -10,7 +10,7 @@ mod layer_norm;
 mod linear;
 mod op;
 
-pub use attention::{KeysValues, cached_attention, full_attention};
+pub use attention::{Heads, KeysValues, cached_attention, full_attention};
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, Matrix};

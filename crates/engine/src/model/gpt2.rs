@@ -10,7 +10,7 @@ use crate::{
     },
     error::{Error, Result},
     kernels::{self, Pool},
-    layers::{Embedding, KeysValues, LayerNorm, Linear, cached_attention},
+    layers::{Embedding, Heads, KeysValues, LayerNorm, Linear, cached_attention},
     logits::Logits,
 };
 
@@ -38,8 +38,7 @@ struct Block {
 struct Attention {
     c_attn: Linear,
     c_proj: Linear,
-    n_head: usize,
-    scale: f32,
+    heads: Heads,
 }
 
 #[derive(Debug)]
@@ -59,7 +58,7 @@ impl Cache {
     /// An empty cache with room for `positions` before it must grow.
     #[must_use]
     pub fn new(config: &Gpt2Config, positions: usize) -> Cache {
-        let layer = || KeysValues::with_capacity(positions, config.n_embd);
+        let layer = || KeysValues::with_capacity(positions);
         Cache { layers: std::iter::repeat_with(layer).take(config.n_layer).collect(), positions: 0 }
     }
 
@@ -217,8 +216,8 @@ impl Block {
         self.attn.c_attn.forward_into(Some(&self.ln_1), &x, qkv, pool)?;
         let x = rows(x, wanted)?;
         let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
-        let Attention { n_head, scale, .. } = self.attn;
-        cached_attention(qkv, caches, n_head, scale, wanted.is_some(), &mixed, pool)?;
+        let Attention { c_attn, heads, .. } = &self.attn;
+        cached_attention(qkv, caches, *heads, c_attn.is_exact(), wanted.is_some(), &mixed, pool)?;
         self.attn.c_proj.forward_add(&mixed, &x, pool)?;
         let inner = inner.narrow(0, 0, x.dims2()?.0)?;
         self.mlp.c_fc.forward_into(Some(&self.ln_2), &x, &inner, pool)?;
@@ -237,7 +236,7 @@ impl Attention {
             scale /= (layer + 1) as f32;
         }
         let (c_attn, c_proj) = (vb.pp("c_attn").linear()?, vb.pp("c_proj").linear()?);
-        Ok(Attention { c_attn, c_proj, n_head: config.n_head, scale })
+        Ok(Attention { c_attn, c_proj, heads: Heads { heads: config.n_head, scale } })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{error::Result, layers};
 /// What the parts of a layer hand on. All layers share it: memory that every layer asked for anew would be given back and
 /// cleared by the system each time, which took 4 % of a prompt of 64 tokens.
 struct Scratch {
-    /// `(rows, 3 * width)`.
+    /// `(rows, 3 * width)`, in the same memory as `inner`: of a layer nobody needs both.
     qkv: Tensor,
     /// `(rows, width)`.
     mixed: Tensor,
@@ -28,8 +28,13 @@ struct Scratch {
 
 impl Scratch {
     fn new(rows: usize, width: usize, inner_width: usize) -> Result<Scratch> {
-        let zeros = |columns| layers::zeros(rows, columns);
-        Ok(Scratch { qkv: zeros(3 * width)?, mixed: zeros(width)?, inner: zeros(inner_width)? })
+        let shared = layers::zeros(1, rows * inner_width.max(3 * width))?;
+        let shared = |columns| shared.narrow(1, 0, rows * columns)?.reshape((rows, columns));
+        Ok(Scratch {
+            qkv: shared(3 * width)?,
+            mixed: layers::zeros(rows, width)?,
+            inner: shared(inner_width)?,
+        })
     }
 }
 
