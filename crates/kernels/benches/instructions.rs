@@ -7,7 +7,8 @@ mod numbers;
 
 use cases::{Prepare, Run};
 use inkling_kernels::{
-    self as kernels, Activation, Around, AttentionShape, Mask, Norm, PackedMatrix, Packing, SingleThread,
+    self as kernels, Activation, Around, AttentionShape, Bf16, Element, Mask, Norm, PackedMatrix, Packing,
+    SingleThread,
 };
 use inkling_kernels::{Isa, PackedMatrixBuilder};
 use numbers::numbers;
@@ -15,7 +16,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
-const CASES: [(&str, Prepare); 13] = [
+const CASES: [(&str, Prepare); 15] = [
     ("linear_q8/768x768/1", || product(Packing::Q8, 768, 768, 1)),
     ("linear_q8/768x768/4", || product(Packing::Q8, 768, 768, 4)),
     ("linear_q8/768x768/8", || product(Packing::Q8, 768, 768, 8)),
@@ -23,9 +24,11 @@ const CASES: [(&str, Prepare); 13] = [
     ("linear_q8_by_128/768x768/8", || product(Packing::Q8By128, 768, 768, 8)),
     ("norm_and_quantise/768/8", norm_and_quantise),
     ("bias_and_gelu/3072", bias_and_gelu),
-    ("attention/1+127", || attention(1, 127)),
-    ("attention/16+0", || attention(16, 0)),
-    ("attention/64+64", || attention(64, 64)),
+    ("attention/1+127", || attention::<f32>(1, 127)),
+    ("attention/16+0", || attention::<f32>(16, 0)),
+    ("attention/64+64", || attention::<f32>(64, 64)),
+    ("attention_bf16/1+127", || attention::<Bf16>(1, 127)),
+    ("attention_bf16/64+64", || attention::<Bf16>(64, 64)),
     ("log_sum_exp/50257", log_sum_exp),
     ("pack/rows/128x768", pack_rows),
     ("pack/columns/768x128", pack_columns),
@@ -57,11 +60,12 @@ fn bias_and_gelu() -> Run {
     })
 }
 
-fn attention(queries: usize, past: usize) -> Run {
+fn attention<E: Element + From<f32> + 'static>(queries: usize, past: usize) -> Run {
     let (heads, head_dim) = (12, 64);
     let width = heads * head_dim;
     let numbers = |seed, rows: usize| numbers(seed, rows * width);
-    let (q, keys, values) = (numbers(1, queries), numbers(2, past + queries), numbers(3, past + queries));
+    let kept = |seed| -> Vec<E> { numbers(seed, past + queries).into_iter().map(E::from).collect() };
+    let (q, keys, values) = (numbers(1, queries), kept(2), kept(3));
     let mut out = vec![0.0; queries * width];
     let (q_stride, kv_stride, mask) = (width, width, Mask::Causal { past });
     let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
