@@ -76,22 +76,30 @@ pub fn cached_attention(
             (qkv, out) = (rest, rest_out);
             let KeysValues { room, rounded, exact: unrounded } = &mut **cache;
             if exact {
-                append(unrounded, *room, own, columns, |x| x);
+                append(unrounded, *room, own, columns, exact);
                 attend_last(unrounded, own, columns, heads, own_out, pool);
             } else {
-                append(rounded, *room, own, columns, |x| Rounded::from(Bf16::from(x)));
+                append(rounded, *room, own, columns, exact);
                 attend_last(rounded, own, columns, heads, own_out, pool);
             }
         }
     })?)
 }
 
-/// Appends the keys and values of `qkv`, rows of so many `columns`, to those of which there will be `room` at least.
-fn append<E>(kept: &mut Vec<E>, room: usize, qkv: &[f32], columns: usize, keep: impl Fn(f32) -> E) {
+/// Appends the keys and values of `qkv`, rows of so many `columns`, to those of which there will be `room` at least; rounded
+/// unless they shall be `exact`.
+fn append<E: From<f32> + From<Bf16>>(
+    kept: &mut Vec<E>,
+    room: usize,
+    qkv: &[f32],
+    columns: usize,
+    exact: bool,
+) {
     let width = columns / 3;
+    let keep = |x: &f32| if exact { E::from(*x) } else { E::from(Bf16::from(*x)) };
     kept.reserve_exact((room * 2 * width).saturating_sub(kept.len()));
     for row in qkv.chunks_exact(columns) {
-        kept.extend(row[width..].iter().map(|x| keep(*x)));
+        kept.extend(row[width..].iter().map(keep));
     }
 }
 

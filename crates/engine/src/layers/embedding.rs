@@ -36,7 +36,7 @@ impl Embedding {
             return Err(Error::TokenOutOfRange { id, vocab_size });
         }
         let rows = |row_of: &dyn Fn(u32, &mut [f32])| {
-            op::filled(ids.len(), width, |out| {
+            op::filled(ids.len(), width, &mut |out| {
                 for (at, (&id, row)) in ids.iter().zip(out.chunks_exact_mut(width)).enumerate() {
                     row_of(id, row);
                     then(at, row);

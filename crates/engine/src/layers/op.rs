@@ -7,11 +7,11 @@ use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Result, St
 /// Zeros, `(rows, columns)`, whose first element begins a cache line, as those of an allocator do not. Kernels write 16
 /// elements at a time, and each part of a row on another thread: lines that they share would go to and fro.
 pub(crate) fn zeros(rows: usize, columns: usize) -> Result<Tensor> {
-    filled(rows, columns, |_| {})
+    filled(rows, columns, &mut |_| {})
 }
 
 /// [`zeros`] after `fill`.
-pub(super) fn filled(rows: usize, columns: usize, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+pub(super) fn filled(rows: usize, columns: usize, fill: &mut dyn FnMut(&mut [f32])) -> Result<Tensor> {
     /// Elements of a cache line.
     const LINE: usize = 16;
     let n = rows * columns;
