@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
-const CASES: [(&str, Prepare); 15] = [
+const CASES: [(&str, Prepare); 16] = [
     ("linear_q8/768x768/1", || product(Packing::Q8, 768, 768, 1)),
     ("linear_q8/768x768/4", || product(Packing::Q8, 768, 768, 4)),
     ("linear_q8/768x768/8", || product(Packing::Q8, 768, 768, 8)),
@@ -29,6 +29,7 @@ const CASES: [(&str, Prepare); 15] = [
     ("attention/64+64", || attention::<f32>(64, 64)),
     ("attention_bf16/1+127", || attention::<Bf16>(1, 127)),
     ("attention_bf16/64+64", || attention::<Bf16>(64, 64)),
+    ("attention_i16/64", attention_i16),
     ("log_sum_exp/50257", log_sum_exp),
     ("pack/rows/128x768", pack_rows),
     ("pack/columns/768x128", pack_columns),
@@ -70,6 +71,20 @@ fn attention<E: Element + From<f32> + 'static>(queries: usize, past: usize) -> R
     let (q_stride, kv_stride, mask) = (width, width, Mask::Causal { past });
     let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
     Box::new(move || kernels::attention(&q, &keys, &values, &shape, &mut out, &SingleThread))
+}
+
+/// A text of 64 tokens over itself.
+fn attention_i16() -> Run {
+    let (heads, head_dim, queries) = (12, 64, 64);
+    let width = heads * head_dim;
+    let qkv = numbers(1, queries * 3 * width);
+    let mut out = vec![0.0; queries * width];
+    let (q_stride, kv_stride, mask) = (3 * width, 3 * width, Mask::Full { len: queries });
+    let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
+    Box::new(move || {
+        let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+        kernels::attention_i16(&qkv, keys, values, &shape, &mut out, &SingleThread);
+    })
 }
 
 fn log_sum_exp() -> Run {

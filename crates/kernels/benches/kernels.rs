@@ -187,5 +187,36 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, memory, linear_q8, linear_q8_by_128, linear_q4, pack, rows, attention);
+/// A text of 128 tokens over itself.
+fn attention_i16(c: &mut Criterion) {
+    let (heads, head_dim, queries) = (12, 64, 128);
+    let width = heads * head_dim;
+    let qkv = numbers(1, queries * 3 * width);
+    let mask = Mask::Full { len: queries };
+    let (q_stride, kv_stride) = (3 * width, 3 * width);
+    let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
+    let mut group = c.benchmark_group("kernel/attention_i16");
+    group.sample_size(20).throughput(Throughput::Elements((queries * queries * width) as u64));
+    let mut out = vec![0.0; queries * width];
+    each(true, |isa| {
+        group.bench_function(BenchmarkId::new("128", format!("{isa:?}")), |b| {
+            let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+            b.iter(|| {
+                kernels::attention_i16(black_box(&qkv), keys, values, &shape, &mut out, &SingleThread);
+            });
+        });
+    });
+}
+
+criterion_group!(
+    benches,
+    memory,
+    linear_q8,
+    linear_q8_by_128,
+    linear_q4,
+    pack,
+    rows,
+    attention,
+    attention_i16
+);
 criterion_main!(benches);

@@ -23,13 +23,13 @@
 use super::Around;
 use super::avx512::{Ahead, F32x16, add_scaled, highest_magnitude, round, widen};
 pub(crate) use super::avx512::{
-    attend, attend_bf16, exp_minus_max, gelu_erf, gelu_tanh, highest, layer_norm, maxima, pack_columns,
-    pack_columns_q4, pack_row, pack_row_q4, quantise, sum_exp, tanh_all, weigh,
+    attend, attend_bf16, attend_i16, exp_minus_max, gelu_erf, gelu_tanh, highest, layer_norm, maxima,
+    pack_columns, pack_columns_q4, pack_i16, pack_row, pack_row_q4, quantise, sum_exp, tanh_all, weigh,
 };
 use super::lanes::{self, Lanes};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Tile, TileQ4, WIDE};
 use super::pool::Shared;
-use super::quantised::{Quantised, scale};
+use super::quantised::{BYTE, Quantised, scale};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -86,7 +86,7 @@ impl SideBySide {
     fn set_spans<const SPAN: usize>(&mut self, m: usize, x: &[f32]) {
         let (xs, _) = x.as_chunks::<BLOCK>();
         for (i, (xs, scales)) in xs.as_chunks::<SPAN>().0.iter().zip(&mut self.scales).enumerate() {
-            let (scale, inverse) = scale(highest_magnitude(xs));
+            let (scale, inverse) = scale(highest_magnitude(xs), BYTE);
             scales[m] = scale;
             for (block, x) in (i * SPAN..).zip(xs) {
                 let q = &mut self.rows[block / 2].0[m].as_chunks_mut::<BLOCK>().0[block % 2];

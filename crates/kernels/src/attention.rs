@@ -53,6 +53,27 @@ pub struct AttentionShape {
     pub mask: Mask,
 }
 
+impl AttentionShape {
+    /// Positions that the last query sees, after a look at the lengths of the slices; 0 without a query or an element.
+    pub(crate) fn check(&self, q: usize, keys: usize, values: usize, out: usize) -> usize {
+        let Self { heads, head_dim, queries, q_stride, kv_stride, mask, .. } = *self;
+        let width = heads * head_dim;
+        assert_eq!(out, queries * width, "kernels: outputs of an attention");
+        if queries == 0 || width == 0 {
+            return 0;
+        }
+        let positions = mask.visible(queries - 1);
+        assert!(
+            q_stride >= width && kv_stride >= width,
+            "kernels: strides {q_stride}, {kv_stride} below {width}"
+        );
+        assert!(q >= (queries - 1) * q_stride + width, "kernels: {} elements for {queries} queries", q);
+        let least = if positions == 0 { 0 } else { (positions - 1) * kv_stride + width };
+        assert!(keys >= least && values >= least, "kernels: cache of {} for {positions} positions", keys);
+        positions
+    }
+}
+
 /// What keys and values may be kept as: f32 or [`Bf16`].
 pub trait Element: sealed::Attend {}
 
@@ -122,28 +143,9 @@ pub fn attention<E: Element>(
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
-    let AttentionShape { heads, head_dim, queries, q_stride, kv_stride, .. } = *shape;
+    let AttentionShape { heads, head_dim, queries, .. } = *shape;
     let width = heads * head_dim;
-    assert_eq!(out.len(), queries * width, "kernels: outputs of an attention");
-    if queries == 0 || width == 0 {
-        return;
-    }
-    let positions = shape.mask.visible(queries - 1);
-    assert!(
-        q_stride >= width && kv_stride >= width,
-        "kernels: strides {q_stride}, {kv_stride} below {width}"
-    );
-    assert!(
-        q.len() >= (queries - 1) * q_stride + width,
-        "kernels: {} elements for {queries} queries",
-        q.len()
-    );
-    let least = if positions == 0 { 0 } else { (positions - 1) * kv_stride + width };
-    assert!(
-        keys.len() >= least && values.len() >= least,
-        "kernels: cache of {} for {positions} positions",
-        keys.len()
-    );
+    let positions = shape.check(q.len(), keys.len(), values.len(), out.len());
     if positions == 0 {
         return out.fill(0.0);
     }
@@ -223,7 +225,7 @@ pub(crate) fn scratch_size(queries: usize, positions: usize, head_dim: usize) ->
 pub(crate) const TOGETHER: usize = 4;
 
 /// Below this many products an attention stays on the caller's thread.
-const ATTENTION_TASK: usize = 64 * 1024;
+pub(crate) const ATTENTION_TASK: usize = 64 * 1024;
 
 thread_local! {
     /// Scores of the queries at work and copies, kept between calls.

@@ -11,6 +11,7 @@
 //! 4. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
 //!    add up in 16 bits, and are widened once.
 
+use super::attention_i16::{Pairs, Row};
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -379,6 +380,7 @@ impl Lanes for F32x16 {
     const KEPT: usize = 4;
     const REGISTERS: usize = 8;
     type Wide = [__m256d; 4];
+    type Integers = [__m256i; 2];
 
     #[inline(always)]
     fn wide_zero() -> Self::Wide {
@@ -503,6 +505,64 @@ impl Lanes for F32x16 {
             let (rest0, rest1) = (_mm256_sub_epi32(n0, half0), _mm256_sub_epi32(n1, half1));
             (Self([power(half0), power(half1)]), Self([power(rest0), power(rest1)]))
         }
+    }
+
+    #[inline(always)]
+    fn load_pairs(x: &Pairs) -> Self::Integers {
+        let at = x.0.as_ptr().cast::<__m256i>();
+        // SAFETY: see above.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+
+    #[inline(always)]
+    fn splat_pair(pair: i32) -> Self::Integers {
+        // SAFETY: see above.
+        [unsafe { _mm256_set1_epi32(pair) }; 2]
+    }
+
+    #[inline(always)]
+    fn add_products(sums: Self::Integers, x: Self::Integers, y: Self::Integers) -> Self::Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { _mm256_add_epi32(sums[i], _mm256_madd_epi16(x[i], y[i])) })
+    }
+
+    #[inline(always)]
+    fn from_sums(sums: Self::Integers) -> Self {
+        // SAFETY: see above.
+        Self(sums.map(|sums| unsafe { _mm256_cvtepi32_ps(sums) }))
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, out: &mut Pairs) {
+        let at = out.0.as_mut_ptr().cast::<__m256i>();
+        for half in 0..2 {
+            // SAFETY: see above.
+            unsafe {
+                let (first, second) = (_mm256_cvtps_epi32(first.0[half]), _mm256_cvtps_epi32(second.0[half]));
+                let pairs = _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second));
+                _mm256_storeu_si256(at.add(half), pairs);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, out: &mut Row) {
+        // SAFETY: see above.
+        unsafe {
+            let [low, high] = self.0.map(|x| _mm256_cvtps_epi32(x));
+            // The halves of both come in turn.
+            let integers = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), integers);
+        }
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe {
+            let magnitude = _mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(0x7fff_ffff));
+            _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), magnitude))
+        })
     }
 
     #[inline(always)]

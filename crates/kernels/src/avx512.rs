@@ -21,6 +21,7 @@
 //! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
 
+use super::attention_i16::{Pairs, Row};
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -463,6 +464,7 @@ impl Lanes for F32x16 {
     const KEPT: usize = 4;
     const REGISTERS: usize = 32;
     type Wide = [__m512d; 2];
+    type Integers = __m512i;
 
     #[inline(always)]
     fn wide_zero() -> Self::Wide {
@@ -585,6 +587,58 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn load_pairs(x: &Pairs) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(x.0.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_pair(pair: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(pair) }
+    }
+
+    #[inline(always)]
+    fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_dpwssd_epi32(sums, x, y) }
+    }
+
+    #[inline(always)]
+    fn from_sums(sums: __m512i) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_cvtepi32_ps(sums) })
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, out: &mut Pairs) {
+        // SAFETY: see above.
+        unsafe {
+            let (first, second) = (_mm512_cvtps_epi32(first.0), _mm512_cvtps_epi32(second.0));
+            let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second));
+            _mm512_storeu_si512(out.0.as_mut_ptr().cast(), pairs);
+        }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, out: &mut Row) {
+        // SAFETY: see above.
+        unsafe {
+            let integers = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(self.0));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), integers);
+        }
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, other: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let magnitude = _mm512_and_si512(_mm512_castps_si512(other.0), _mm512_set1_epi32(0x7fff_ffff));
+            Self(_mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(self.0), magnitude)))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [&[f32; 4]; LANES]) -> [Self; 4] {
         // SAFETY: see above; each load is of 4 elements.
         unsafe {
@@ -625,4 +679,4 @@ impl F32x16 {
     }
 }
 
-twins!(F32x16, "avx512f,avx512bw,avx512vl");
+twins!(F32x16, "avx512f,avx512bw,avx512vl,avx512vnni");

@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Isa {
-    /// Plain Rust, on every target: the definition of what the others compute.
-    Scalar = 1,
+    /// Plain Rust: the definition of what the others compute. Not in a WebAssembly build with SIMD, which never uses it and
+    /// would be a hundredth larger, unless it has the feature `scalar`, as tests do.
+    #[cfg(any(not(target_feature = "simd128"), feature = "scalar", test))]
+    Scalar,
     /// x86-64 with AVX2 (and F16C, which came before it).
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -49,8 +51,11 @@ pub enum Isa {
     RelaxedSimdSigned,
 }
 
-/// The instruction set in use as its `u8`; 0 before anyone asked, and after a forced one was given up.
-static ACTIVE: AtomicU8 = AtomicU8::new(0);
+/// No instruction set.
+const NONE: u8 = u8::MAX;
+
+/// The instruction set in use as its `u8`; [`NONE`] before anyone asked, and after a forced one was given up.
+static ACTIVE: AtomicU8 = AtomicU8::new(NONE);
 
 impl Isa {
     /// The instruction sets that this machine (or this WebAssembly build) runs, slowest first.
@@ -66,7 +71,10 @@ impl Isa {
         if let Some(isa) = Self::ALL.iter().find(|isa| **isa as u8 == active) {
             return *isa;
         }
-        let best = *Self::ALL.iter().rfind(|isa| isa.is_available()).expect("plain Rust runs everywhere");
+        let best = *Self::ALL
+            .iter()
+            .rfind(|isa| isa.is_available())
+            .expect("each target has one that runs everywhere");
         ACTIVE.store(best as u8, Ordering::Relaxed);
         best
     }
@@ -83,11 +91,12 @@ impl Isa {
                 Self::available()
             );
         }
-        ACTIVE.store(isa.map_or(0, |isa| isa as u8), Ordering::Relaxed);
+        ACTIVE.store(isa.map_or(NONE, |isa| isa as u8), Ordering::Relaxed);
     }
 
     /// Slowest first.
     const ALL: &[Self] = &[
+        #[cfg(any(not(target_feature = "simd128"), feature = "scalar", test))]
         Self::Scalar,
         #[cfg(target_arch = "x86_64")]
         Self::Avx2,
@@ -140,6 +149,7 @@ impl Isa {
 
     fn is_available(self) -> bool {
         match self {
+            #[cfg(any(not(target_feature = "simd128"), feature = "scalar", test))]
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c"),

@@ -9,9 +9,12 @@
 //!    lanes start at +0 and so never hold a -0, minus infinity in a maximum.
 
 mod attention;
+mod attention_i16;
 
 pub(crate) use attention::{attend, attend_bf16};
+pub(crate) use attention_i16::{attend_i16, pack_i16};
 
+use super::attention_i16::{Pairs, Row};
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
@@ -55,6 +58,23 @@ pub(crate) trait Lanes: Copy {
 
     /// For `self = n + ROUND`: `2^(n >> 1)` and `2^(n - (n >> 1))`.
     fn powers(self) -> (Self, Self);
+
+    /// 16 lanes of i32, or of [`Pairs`].
+    type Integers: Copy;
+
+    fn load_pairs(x: &Pairs) -> Self::Integers;
+    /// The pair in each lane, its first number the lower half.
+    fn splat_pair(pair: i32) -> Self::Integers;
+    /// `sums + x[0] * y[0] + x[1] * y[1]` in each lane, exactly; no number is -32768.
+    fn add_products(sums: Self::Integers, x: Self::Integers, y: Self::Integers) -> Self::Integers;
+    /// The nearest f32 of each sum.
+    fn from_sums(sums: Self::Integers) -> Self;
+    /// Rounds both to the nearest integers, ties to even, of magnitudes below 32768, and stores them side by side.
+    fn store_pairs(first: Self, second: Self, out: &mut Pairs);
+    /// Rounds likewise, and stores the integers one after the other.
+    fn store_i16(self, out: &mut Row);
+    /// The magnitude with the larger bits: a NaN is above infinity. `self` is a magnitude.
+    fn max_magnitude(self, other: Self) -> Self;
 
     /// The elements `i` of 16 rows as value `i`.
     #[inline(always)]
@@ -315,6 +335,9 @@ macro_rules! twins {
                 seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
             fn attend_bf16(qs: &[&[f32]], keys: &[$crate::Bf16], values: &[$crate::Bf16],
                 shape: &$crate::AttentionShape, seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
+            fn pack_i16(keys: &[f32], values: &[f32], stride: usize, head: &mut $crate::attention_i16::Head);
+            fn attend_i16(qs: &[&[f32]], head: &$crate::attention_i16::Head, scale: f32,
+                work: &mut $crate::attention_i16::Work, outs: &mut [&mut [f32]]);
         }
     };
     (@ $lanes:ty, $features:tt, $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)?;)*) => {

@@ -11,6 +11,7 @@ mod allocator;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+mod attention_i16;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +33,10 @@ mod neon;
 mod pack;
 mod pool;
 mod quantised;
+#[cfg_attr(
+    not(any(not(target_feature = "simd128"), feature = "scalar", test)),
+    expect(dead_code, reason = "of kernels that are not built, only what others share is used")
+)]
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
@@ -41,6 +46,7 @@ mod team;
 
 pub use allocator::{give_back, keep_activations};
 pub use attention::{AttentionShape, Element, Mask, attention};
+pub use attention_i16::attention_i16;
 pub use bf16::Bf16;
 pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
@@ -62,6 +68,7 @@ macro_rules! dispatch {
     };
     ($isa:expr, $name:ident / $dot:ident($($arg:expr),*)) => {
         match $isa {
+            #[cfg(any(not(target_feature = "simd128"), feature = "scalar", test))]
             $crate::Isa::Scalar => $crate::scalar::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Isa` is only used where it is available: `Isa::active` and `Isa::available` see to it.

@@ -9,6 +9,7 @@
 //!    `sadalp` adds neighbours to 32-bit lanes, two a row, which are added once a block.
 //! 4. 4-bit weights lie there plus 8, which signed bytes hold too; their sums start at an excess of `8 * sum(x)`, negative.
 
+use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
@@ -328,6 +329,8 @@ impl Lanes for F32x16 {
     const KEPT: usize = 4;
     const REGISTERS: usize = 8;
     type Wide = [float64x2_t; 8];
+    /// Sums too: four of 32 bits in each register.
+    type Integers = [int16x8_t; 4];
 
     #[inline(always)]
     fn wide_zero() -> Self::Wide {
@@ -440,6 +443,62 @@ impl Lanes for F32x16 {
             let power = |n| vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(n, vdupq_n_s32(127))));
             (Self(half.map(power)), Self(from_fn(|i| power(vsubq_s32(n[i], half[i])))))
         }
+    }
+
+    #[inline(always)]
+    fn load_pairs(x: &Pairs) -> Self::Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe { vld1q_s16(x.0.as_ptr().add(4 * i).cast()) })
+    }
+
+    #[inline(always)]
+    fn splat_pair(pair: i32) -> Self::Integers {
+        // SAFETY: see above.
+        [unsafe { vreinterpretq_s16_s32(vdupq_n_s32(pair)) }; 4]
+    }
+
+    #[inline(always)]
+    fn add_products(sums: Self::Integers, x: Self::Integers, y: Self::Integers) -> Self::Integers {
+        // SAFETY: see above.
+        from_fn(|i| unsafe {
+            let (low, high) = (vmull_s16(vget_low_s16(x[i]), vget_low_s16(y[i])), vmull_high_s16(x[i], y[i]));
+            vreinterpretq_s16_s32(vaddq_s32(vreinterpretq_s32_s16(sums[i]), vpaddq_s32(low, high)))
+        })
+    }
+
+    #[inline(always)]
+    fn from_sums(sums: Self::Integers) -> Self {
+        // SAFETY: see above.
+        Self(sums.map(|sums| unsafe { vcvtq_f32_s32(vreinterpretq_s32_s16(sums)) }))
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, out: &mut Pairs) {
+        for i in 0..4 {
+            // SAFETY: see above.
+            unsafe {
+                let (first, second) = (vcvtnq_s32_f32(first.0[i]), vcvtnq_s32_f32(second.0[i]));
+                let pairs = vsliq_n_s32::<16>(first, second);
+                vst1q_s32(out.0.as_mut_ptr().add(4 * i).cast(), pairs);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, out: &mut Row) {
+        for (i, x) in self.0.into_iter().enumerate() {
+            // SAFETY: see above.
+            unsafe { vst1_s16(out.as_mut_ptr().add(2 * i).cast(), vmovn_s32(vcvtnq_s32_f32(x))) };
+        }
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, other: Self) -> Self {
+        // SAFETY: see above.
+        self.with(other, |a, b| unsafe {
+            let magnitude = vreinterpretq_u32_f32(vabsq_f32(b));
+            vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(a), magnitude))
+        })
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::pool::{Pool, Shared, SingleThread};
 use super::{Norm, normalise, quantise};
 use std::cell::Cell;
 
-/// An activation block whose largest magnitude is below this counts as zeros: `127 / amax` must stay finite.
+/// An activation block whose largest magnitude is below this counts as zeros: `limit / amax` must stay finite.
 const SMALLEST: f32 = 1e-30;
 
 /// 32 activations: `scale * q`. A span, which is one block or a few of a row, has one scale.
@@ -49,24 +49,27 @@ impl Block {
     /// Sets the [`scale`] of activations whose largest magnitude has the bits `highest`, and gives its inverse.
     #[inline(always)]
     pub(crate) fn set_scale(&mut self, highest: u32) -> Option<f32> {
-        let (scale, inverse) = scale(highest);
+        let (scale, inverse) = scale(highest, BYTE);
         self.scale = scale;
         inverse
     }
 }
 
-/// The scale `amax / 127` of activations whose largest magnitude `amax` has the bits `highest`, and its inverse. No inverse
+/// The largest of what becomes a byte.
+pub(crate) const BYTE: f32 = 127.0;
+
+/// The scale `amax / limit` of numbers whose largest magnitude `amax` has the bits `highest`, and its inverse. No inverse
 /// where there are no numbers to store: `amax` is below [`SMALLEST`], and the scale 0, or it is infinite or NaN, and the
 /// scale is NaN, so that it shows in the output.
 #[inline(always)]
-pub(crate) fn scale(highest: u32) -> (f32, Option<f32>) {
+pub(crate) fn scale(highest: u32, limit: f32) -> (f32, Option<f32>) {
     let amax = f32::from_bits(highest);
     if amax < SMALLEST {
         (0.0, None)
     } else if highest >= f32::INFINITY.to_bits() {
         (f32::NAN, None)
     } else {
-        (amax / 127.0, Some(127.0 / amax))
+        (amax / limit, Some(limit / amax))
     }
 }
 

@@ -10,6 +10,7 @@
 //! - Multiply and add round separately; division and square root are IEEE's.
 
 use super::Around;
+use super::attention_i16::{Head, Pairs, VALUE, Work, integers, query_limit, weight_scales};
 use super::math::{self, exp, max};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, f32_from_f16};
 pub(crate) use super::pack::{
@@ -263,4 +264,74 @@ pub(crate) fn attend_bf16(
     outs: &mut [&mut [f32]],
 ) {
     attend_of(qs, keys, values, shape, seen, scratch, outs);
+}
+
+/// The keys and values of a head as integers: `x ~ scale * n`, `n = round(x * (limit / amax))`, ties to even, where `amax` is
+/// the largest magnitude of all keys, or values, of the text.
+pub(crate) fn pack_i16(keys: &[f32], values: &[f32], stride: usize, head: &mut Head) {
+    let (positions, head_dim, pairs, columns) = (head.positions, head.head_dim, head.pairs(), head.columns());
+    let rows = |x: &[f32], limit: f32| {
+        let rows: Vec<&[f32]> = (0..positions).map(|position| &x[position * stride..][..head_dim]).collect();
+        let (scale, inverse) = integers(rows.iter().copied().map(magnitude).fold(0, u32::max), limit);
+        let rows = rows.into_iter().map(|row| row.iter().map(|x| rounded(x * inverse)).collect());
+        (scale, rows.collect::<Vec<Vec<i16>>>())
+    };
+    let (key_scale, keys) = rows(keys, query_limit(head_dim));
+    let (value_scale, values) = rows(values, VALUE);
+    head.scales = [key_scale, value_scale];
+    head.keys.fill(Pairs::ZERO);
+    head.values.fill(Pairs::ZERO);
+    for position in 0..positions {
+        for i in 0..head_dim {
+            head.keys[position / LANES * pairs + i / 2].0[position % LANES][i % 2] = keys[position][i];
+            head.values[position / 2 * columns + i / LANES].0[i % LANES][position % 2] = values[position][i];
+        }
+    }
+}
+
+/// The bits of the largest magnitude; they compare as integers, and a NaN is above infinity.
+fn magnitude(x: &[f32]) -> u32 {
+    x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff))
+}
+
+fn rounded(x: f32) -> i16 {
+    x.round_ties_even() as i16
+}
+
+/// At most [`TOGETHER`](super::attention::TOGETHER) queries of a head: `out = softmax(q . k * scale) . v` for each, in integers.
+///
+/// A query becomes integers as keys do, with a scale of its own. Its scores are exact in i32, become f32, and are
+/// multiplied with the three scales; their weights `exp(score - max)` are divided by their sum and become integers of which
+/// 1 is [`WEIGHT`](super::attention_i16::WEIGHT). The weighted sum of values is exact in i32 again.
+pub(crate) fn attend_i16(qs: &[&[f32]], head: &Head, scale: f32, _work: &mut Work, outs: &mut [&mut [f32]]) {
+    let (pairs, columns) = (head.pairs(), head.columns());
+    for (q, out) in qs.iter().zip(outs) {
+        let (q_scale, inverse) = integers(magnitude(q), query_limit(head.head_dim));
+        let mut integers = vec![[0_i16; 2]; pairs];
+        integers.as_flattened_mut().iter_mut().zip(*q).for_each(|(n, x)| *n = rounded(x * inverse));
+        let factor = q_scale * (head.scales[0] * scale);
+        let score = |position: usize| {
+            let keys = &head.keys[position / LANES * pairs..][..pairs];
+            let dot = keys.iter().zip(&integers).map(|(keys, [a, b])| {
+                let [x, y] = keys.0[position % LANES];
+                i32::from(*a) * i32::from(x) + i32::from(*b) * i32::from(y)
+            });
+            dot.sum::<i32>() as f32 * factor
+        };
+        let mut weights: Vec<f32> = (0..head.positions).map(score).collect();
+        let (inverse, factor) = weight_scales(exp_minus_max(&mut weights), head.scales[1]);
+        let mut sums = vec![[0_i32; LANES]; columns];
+        for (weights, values) in weights.chunks(2).zip(head.values.chunks_exact(columns)) {
+            let weight = |i: usize| weights.get(i).map_or(0, |weight| i32::from(rounded(weight * inverse)));
+            let (a, b) = (weight(0), weight(1));
+            for (sum, [x, y]) in
+                sums.iter_mut().zip(values).flat_map(|(sums, values)| sums.iter_mut().zip(values.0))
+            {
+                *sum += a * i32::from(x) + b * i32::from(y);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+            *out = *sum as f32 * factor;
+        }
+    }
 }

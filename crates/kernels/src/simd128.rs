@@ -31,6 +31,7 @@
 //!
 //! Activations are stored in the form that each way loads with one broadcast.
 
+use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
@@ -828,6 +829,7 @@ impl Lanes for F32x16 {
     const KEPT: usize = 2;
     const REGISTERS: usize = 4;
     type Wide = [v128; 8];
+    type Integers = [v128; 4];
 
     #[inline(always)]
     fn wide_zero() -> Self::Wide {
@@ -924,6 +926,52 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn load_pairs(x: &Pairs) -> Self::Integers {
+        // SAFETY: each load is of 4 of the 16 pairs.
+        from_fn(|i| unsafe { v128_load(x.0.as_ptr().add(4 * i).cast()) })
+    }
+
+    #[inline(always)]
+    fn splat_pair(pair: i32) -> Self::Integers {
+        [i32x4_splat(pair); 4]
+    }
+
+    #[inline(always)]
+    fn add_products(sums: Self::Integers, x: Self::Integers, y: Self::Integers) -> Self::Integers {
+        from_fn(|i| i32x4_add(sums[i], i32x4_dot_i16x8(x[i], y[i])))
+    }
+
+    #[inline(always)]
+    fn from_sums(sums: Self::Integers) -> Self {
+        Self(sums.map(|sums| f32x4_convert_i32x4(sums)))
+    }
+
+    #[inline(always)]
+    fn store_pairs(first: Self, second: Self, out: &mut Pairs) {
+        for i in 0..4 {
+            let (first, second) = (rounded(first.0[i]), rounded(second.0[i]));
+            let pairs = v128_bitselect(i32x4_shl(second, 16), first, i32x4_splat(-65536));
+            // SAFETY: each store is of 4 of the 16 pairs.
+            unsafe { v128_store(out.0.as_mut_ptr().add(4 * i).cast(), pairs) };
+        }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, out: &mut Row) {
+        let [a, b, c, d] = self.0.map(|x| rounded(x));
+        let halves = |x, y| i16x8_shuffle::<0, 2, 4, 6, 8, 10, 12, 14>(x, y);
+        for (i, integers) in [halves(a, b), halves(c, d)].into_iter().enumerate() {
+            // SAFETY: each store is of 4 of the 8 pairs.
+            unsafe { v128_store(out.as_mut_ptr().add(4 * i).cast(), integers) };
+        }
+    }
+
+    #[inline(always)]
+    fn max_magnitude(self, other: Self) -> Self {
+        self.with(other, |a, b| i32x4_max(a, f32x4_abs(b)))
+    }
+
+    #[inline(always)]
     fn fold4(values: [Self; 4]) -> [f32; 4] {
         // 16 lanes to 8 to 4, each.
         let [a, b, c, d] = values.map(|v| f32x4_add(f32x4_add(v.0[0], v.0[2]), f32x4_add(v.0[1], v.0[3])));
@@ -937,6 +985,13 @@ impl Lanes for F32x16 {
         unsafe { v128_store(out.as_mut_ptr().cast(), sums) };
         out
     }
+}
+
+/// The nearest integers, ties to even, in the lower half of each lane.
+#[inline(always)]
+fn rounded(x: v128) -> v128 {
+    const { assert!(ROUND.to_bits() & 0xffff == 0) };
+    f32x4_add(x, f32x4_splat(ROUND))
 }
 
 mod twin {

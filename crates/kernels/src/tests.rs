@@ -268,6 +268,92 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn attentions_in_integers_agree(
+        head_dim in prop_oneof![1_usize..80, Just(32), Just(64), Just(128)],
+        queries in 1_usize..=9,
+        positions in prop_oneof![1_usize..40, 100_usize..200],
+        size in prop_oneof![Just(1.0), Just(1e-20), Just(1e15), Just(3e37)],
+        seed: u64,
+    ) {
+        let kv_stride = head_dim + seed as usize % 5;
+        let kept = |seed, n: usize| numbers(seed, n).iter().map(|x| x * size).collect::<Vec<f32>>();
+        let (q, keys, values) = (
+            numbers(seed, queries * head_dim), kept(seed ^ 1, positions * kv_stride), kept(seed ^ 2, positions * kv_stride),
+        );
+        let shape = AttentionShape {
+            heads: 1, head_dim, queries, q_stride: head_dim, kv_stride, scale: 0.3 / size, mask: Mask::Full { len: positions },
+        };
+        twins_agree(|isa| {
+            let mut out = vec![f32::NAN; queries * head_dim];
+            attention_i16::with(isa, &q, &keys, &values, &shape, &mut out, &SingleThread);
+            out
+        });
+    }
+}
+
+/// The largest numbers that there are everywhere: what adds up in 32 bits stays there.
+#[test]
+fn integers_of_an_attention_do_not_overflow() {
+    for (head_dim, positions) in [(1, 9), (64, 512), (128, 33), (1000, 40)] {
+        for sign in [1.0, -1.0] {
+            let (q, keys) = (vec![3.0; head_dim], vec![sign * 7.0; positions * head_dim]);
+            let shape = AttentionShape {
+                heads: 1,
+                head_dim,
+                queries: 1,
+                q_stride: head_dim,
+                kv_stride: head_dim,
+                scale: 0.01,
+                mask: Mask::Full { len: positions },
+            };
+            twins_agree(|isa| {
+                let mut out = vec![0.0; head_dim];
+                attention_i16::with(isa, &q, &keys, &keys, &shape, &mut out, &SingleThread);
+                // Each weight is rounded by a half at most, of 32767.
+                let error = 7.0 * positions as f32 * 0.5 / 32767.0;
+                assert!(out.iter().all(|x| (x - sign * 7.0).abs() <= error + 1e-4), "{head_dim}: {out:?}");
+                out
+            });
+        }
+    }
+}
+
+/// Of one query only what it is multiplied with; of a key or a value the whole head.
+#[test]
+fn a_number_that_is_none_shows_in_an_attention_in_integers() {
+    let (queries, head_dim, positions) = (5, 20, 7);
+    let shape = AttentionShape {
+        heads: 1,
+        head_dim,
+        queries,
+        q_stride: head_dim,
+        kv_stride: head_dim,
+        scale: 0.3,
+        mask: Mask::Full { len: positions },
+    };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in 0..3 {
+            let mut inputs = [queries, positions, positions].map(|rows| numbers(1, rows * head_dim));
+            inputs[place][3 * head_dim + 19] = bad;
+            let [q, keys, values] = &inputs;
+            twins_agree(|isa| {
+                let mut out = vec![0.0; queries * head_dim];
+                attention_i16::with(isa, q, keys, values, &shape, &mut out, &SingleThread);
+                for (query, out) in out.chunks(head_dim).enumerate() {
+                    let shows = place > 0 || query == 3;
+                    assert!(
+                        out.iter().all(|x| x.is_nan() == shows),
+                        "{bad} in {place}, query {query}: {out:?}"
+                    );
+                }
+                out
+            });
+        }
+    }
+}
+
 #[test]
 fn a_number_of_16_bits_is_the_nearest() {
     let through = |x: f32| f32::from(Bf16::from(x));
@@ -617,6 +703,40 @@ fn attention_is_the_textbook_formula() {
             let exact: f64 = (0..visible).map(|p| weight(p) / sum * f64::from(values[p * width + at])).sum();
             assert!((f64::from(*out) - exact).abs() < 1e-5, "{mask:?}, element {i}: {out}, exactly {exact}");
         }
+    }
+}
+
+type Attention = fn(&[f32], &[f32], &[f32], &AttentionShape, &mut [f32], &dyn Pool);
+
+/// In integers: as near as 12 bits of queries and keys, and 15 of weights and values, allow.
+#[test]
+fn attention_in_integers_is_near_the_exact_one_and_the_same_on_any_pool() {
+    for (heads, head_dim, positions) in [(3, 16, 5), (2, 20, 37), (12, 64, 200)] {
+        let width = heads * head_dim;
+        let qkv = numbers(1, positions * 3 * width);
+        let shape = AttentionShape {
+            heads,
+            head_dim,
+            queries: positions,
+            q_stride: 3 * width,
+            kv_stride: 3 * width,
+            // These numbers are of size 2: scores as wide as of numbers of size 1.
+            scale: 0.25 / (head_dim as f32).sqrt(),
+            mask: Mask::Full { len: positions },
+        };
+        let run = |attention: Attention, pool: &dyn Pool| {
+            let mut out = vec![f32::NAN; positions * width];
+            attention(&qkv, &qkv[width..], &qkv[2 * width..], &shape, &mut out, pool);
+            out
+        };
+        let (got, exact) = (run(attention_i16, &SingleThread), run(attention::<f32>, &SingleThread));
+        same(&run(attention_i16, &Two), &got, "two threads");
+        let rms = |x: &mut dyn Iterator<Item = f32>| {
+            (x.map(|x| f64::from(x * x)).sum::<f64>() / got.len() as f64).sqrt()
+        };
+        let (error, size) =
+            (rms(&mut got.iter().zip(&exact).map(|(a, b)| a - b)), rms(&mut exact.iter().copied()));
+        assert!(error < 1e-3 * size, "{heads} x {head_dim}: error {error} of {size}");
     }
 }
 

@@ -129,7 +129,8 @@ fn attend_last<E: Element>(
 /// Attention of every text of a batch over itself, its scores multiplied with `1/sqrt(head_dim)`.
 ///
 /// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side; `lengths`: the rows of each text; `out`:
-/// `(rows, width)`, whose elements nobody else holds, or `(texts, width)` where `only_first` queries are asked.
+/// `(rows, width)`, whose elements nobody else holds, or `(texts, width)` where `only_first` queries are asked. In integers, but
+/// where it shall be `exact`.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -137,6 +138,7 @@ pub fn full_attention(
     qkv: &Tensor,
     lengths: &[usize],
     heads: usize,
+    exact: bool,
     only_first: bool,
     out: &Tensor,
     pool: &dyn Pool,
@@ -160,7 +162,8 @@ pub fn full_attention(
                 scale: 1.0 / (head_dim as f32).sqrt(),
                 mask: Mask::Full { len },
             };
-            kernels::attention(own, &own[width..], &own[2 * width..], &shape, own_out, pool);
+            let attention = if exact { kernels::attention } else { kernels::attention_i16 };
+            attention(own, &own[width..], &own[2 * width..], &shape, own_out, pool);
         }
     })?)
 }

@@ -38,7 +38,7 @@ impl EncoderLayer {
         self.qkv.forward_into(None, &x, qkv, pool)?;
         let x = rows(x, wanted)?;
         let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
-        full_attention(qkv, lengths, self.heads, wanted.is_some(), &mixed, pool)?;
+        full_attention(qkv, lengths, self.heads, self.qkv.is_exact(), wanted.is_some(), &mixed, pool)?;
         self.attention_output.forward_add(&mixed, &x, pool)?;
         self.attention_norm.forward_in_place(&x, pool)?;
         let inner = inner.narrow(0, 0, x.dims2()?.0)?;

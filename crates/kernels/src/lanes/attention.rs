@@ -374,7 +374,7 @@ fn transpose<F: Lanes, E: Load, const N: usize>(keys: &[E], stride: usize, n: us
 
 /// [`exp_minus_max`] of four rows of one size, padded with minus infinity.
 #[inline(always)]
-fn exp_minus_max_of_four<F: Lanes>(rows: [&mut [[f32; LANES]]; TOGETHER]) -> [f32; TOGETHER] {
+pub(super) fn exp_minus_max_of_four<F: Lanes>(rows: [&mut [[f32; LANES]]; TOGETHER]) -> [f32; TOGETHER] {
     let n = rows[0].len();
     let [a, b, c, d] = rows;
     let (a, b, c, d) = (&mut a[..n], &mut b[..n], &mut c[..n], &mut d[..n]);
