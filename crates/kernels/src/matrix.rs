@@ -166,12 +166,7 @@ impl PackedMatrixBuilder {
     /// If [`Packing::columns`] does not divide `cols`.
     #[must_use]
     pub fn with_packing(packing: Packing, rows: usize, cols: usize) -> Self {
-        let columns = packing.columns();
-        assert!(
-            cols.is_multiple_of(columns),
-            "kernels: packed matrix with {cols} columns; a multiple of {columns} expected"
-        );
-        let tiles = rows.div_ceil(PANEL) * (cols / BLOCK);
+        let tiles = Self::tiles(packing, rows, cols);
         let weights = match packing {
             Packing::Q8 | Packing::Q8By128 => Tiles::Q8(Storage::zeroed(tiles)),
             // All of them -8, until they are set; their scales, which are 0, make them zeros.
@@ -179,6 +174,38 @@ impl PackedMatrixBuilder {
         };
         let scales = Storage::zeroed(tiles / packing.span());
         Self { matrix: PackedMatrix { rows, cols, packing, weights, scales } }
+    }
+
+    /// So many builders of one size, whose matrices lie one behind the other: [`PackedMatrix::stack`] then copies no weights
+    /// where these are many. Not in WebAssembly, whose memory has no such places.
+    ///
+    /// # Panics
+    /// If [`Packing::columns`] does not divide `cols`.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn neighbours(packing: Packing, rows: usize, cols: usize, count: usize) -> Vec<Self> {
+        let tiles = Self::tiles(packing, rows, cols);
+        let weights: Vec<Tiles> = match packing {
+            Packing::Q8 | Packing::Q8By128 => {
+                Storage::zeroed_neighbours(tiles, count).into_iter().map(Tiles::Q8).collect()
+            }
+            Packing::Q4 => Storage::zeroed_neighbours(tiles, count).into_iter().map(Tiles::Q4).collect(),
+        };
+        let scales = Storage::zeroed_neighbours(tiles / packing.span(), count);
+        let matrices = weights.into_iter().zip(scales);
+        matrices
+            .map(|(weights, scales)| Self { matrix: PackedMatrix { rows, cols, packing, weights, scales } })
+            .collect()
+    }
+
+    /// Tiles of a matrix.
+    fn tiles(packing: Packing, rows: usize, cols: usize) -> usize {
+        let columns = packing.columns();
+        assert!(
+            cols.is_multiple_of(columns),
+            "kernels: packed matrix with {cols} columns; a multiple of {columns} expected"
+        );
+        rows.div_ceil(PANEL) * (cols / BLOCK)
     }
 
     /// Quantises one row of `cols` weights.
@@ -358,8 +385,8 @@ impl PackedMatrix {
             scales.push(matrix.scales);
         }
         let weights =
-            if q4.is_empty() { Tiles::Q8(Storage::concat(&q8)) } else { Tiles::Q4(Storage::concat(&q4)) };
-        Self { rows, cols, packing, weights, scales: Storage::concat(&scales) }
+            if q4.is_empty() { Tiles::Q8(Storage::concat(q8)) } else { Tiles::Q4(Storage::concat(q4)) };
+        Self { rows, cols, packing, weights, scales: Storage::concat(scales) }
     }
 
     /// How it keeps its weights.

@@ -43,8 +43,28 @@ impl<T: Plain> Storage<T> {
         Self(Place::Heap(vec![zero; n]))
     }
 
+    /// So many times `n` values whose bytes are 0, which [`concat`](Self::concat) puts together without a copy where they
+    /// lie in a region.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn zeroed_neighbours(n: usize, count: usize) -> Vec<Self> {
+        #[cfg(target_os = "linux")]
+        if let Some(parts) = regions::Owned::zeroed_neighbours(n, count) {
+            return parts.into_iter().map(|part| Self(Place::Region(part))).collect();
+        }
+        (0..count).map(|_| Self::zeroed(n)).collect()
+    }
+
     /// The values of all `parts`, one after the other.
-    pub(crate) fn concat(parts: &[Self]) -> Self {
+    pub(crate) fn concat(parts: Vec<Self>) -> Self {
+        #[cfg(target_os = "linux")]
+        let parts = match regions::Owned::join(parts) {
+            Ok(whole) => return Self(Place::Region(whole)),
+            Err(parts) => parts,
+        };
+        Self::copied(&parts)
+    }
+
+    fn copied(parts: &[Self]) -> Self {
         let mut whole = Self::zeroed(parts.iter().map(|part| part.len()).sum());
         let mut rest = &mut *whole;
         for part in parts {
@@ -83,7 +103,8 @@ impl<T: Plain> DerefMut for Storage<T> {
 /// A small allocator over regions.
 #[cfg(target_os = "linux")]
 mod regions {
-    use super::Plain;
+    use super::{Place, Plain, Storage};
+    use std::mem::forget;
     use std::ptr::NonNull;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -140,6 +161,46 @@ mod regions {
             let start = region.take(bytes)?;
             regions.push(region);
             Some(Self { start: start.cast(), len: n })
+        }
+
+        /// So many pieces of `n` values each, one behind the other; none if one by itself would not be in a region.
+        pub(super) fn zeroed_neighbours(n: usize, count: usize) -> Option<Vec<Self>> {
+            let bytes =
+                n.checked_mul(size_of::<T>()).filter(|bytes| *bytes >= LEAST && bytes % ALIGN == 0)?;
+            let whole = Self::zeroed(bytes.checked_mul(count)? / size_of::<T>())?;
+            let start = whole.start;
+            // The pieces have it now.
+            forget(whole);
+            // SAFETY: within the whole.
+            Some((0..count).map(|i| Self { start: unsafe { start.add(i * n) }, len: n }).collect())
+        }
+
+        /// One piece of pieces that lie one behind the other in this order; the pieces again, if they do not.
+        pub(super) fn join(parts: Vec<Storage<T>>) -> Result<Self, Vec<Storage<T>>> {
+            let mut whole: Option<(NonNull<T>, usize)> = None;
+            for part in &parts {
+                let Place::Region(Self { start, len }) = part.0 else { return Err(parts) };
+                whole = match whole {
+                    None => Some((start, len)),
+                    Some((first, before))
+                        if first.addr().get() + before * size_of::<T>() == start.addr().get() =>
+                    {
+                        Some((first, before + len))
+                    }
+                    Some(_) => return Err(parts),
+                };
+            }
+            let Some((start, len)) = whole else { return Err(parts) };
+            // Two regions may lie one behind the other as well.
+            let holds = |region: &Region| {
+                let offset = region.offset(start.cast());
+                offset.is_some_and(|offset| offset + len * size_of::<T>() <= region.size)
+            };
+            if !regions().iter().any(holds) {
+                return Err(parts);
+            }
+            parts.into_iter().for_each(forget);
+            Ok(Self { start, len })
         }
 
         #[inline(always)]
@@ -289,6 +350,28 @@ mod regions {
                 }
                 assert!(region.is_free(), "{order:?}: {:?}", region.free);
             }
+        }
+
+        #[test]
+        fn neighbours_become_one_piece_and_others_are_copied() {
+            let n = LEAST / 4;
+            let mut parts = Storage::<f32>::zeroed_neighbours(n, 3);
+            parts.iter_mut().zip([1.0, 2.0, 3.0]).for_each(|(part, x)| part.fill(x));
+            let start = parts[0].as_ptr();
+            let in_turn = |parts: Vec<Storage<f32>>, expected: [f32; 3]| {
+                let whole = Storage::concat(parts);
+                for (part, x) in whole.chunks_exact(n).zip(expected) {
+                    assert!(part.iter().all(|y| *y == x), "{x}: {:?}", part[0]);
+                }
+                assert_eq!(whole.len(), 3 * n);
+                whole.as_ptr()
+            };
+            parts.swap(0, 2);
+            assert_ne!(in_turn(parts, [3.0, 2.0, 1.0]), start);
+            let mut parts = Storage::<f32>::zeroed_neighbours(n, 3);
+            parts.iter_mut().zip([1.0, 2.0, 3.0]).for_each(|(part, x)| part.fill(x));
+            let start = parts[0].as_ptr();
+            assert_eq!(in_turn(parts, [1.0, 2.0, 3.0]), start);
         }
 
         #[test]

@@ -142,8 +142,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Format`] if the model wants no such tensor, wants it in another form, or has it.
     pub fn slot(&self, tensor: &PackedTensor) -> Result<Slot> {
-        let form = self.assembly.weights.as_ref().and_then(|weights| weights.open_form(&tensor.name));
-        Slot::new(tensor, form)
+        Slot::new(tensor, self.assembly.weights.as_ref())
     }
 
     /// Takes back a tensor of an earlier load.

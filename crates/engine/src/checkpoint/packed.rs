@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     hexadecimal,
-    weights::{Dtype, Filled, Form},
+    weights::{Dtype, Filled, Form, Weights},
 };
 use crate::{
     error::{Error, Result},
@@ -234,10 +234,11 @@ enum Place {
 }
 
 impl Slot {
-    pub(super) fn new(tensor: &PackedTensor, form: Option<Form>) -> Result<Slot> {
+    pub(super) fn new(tensor: &PackedTensor, weights: Option<&Weights>) -> Result<Slot> {
         let PackedTensor { name, file_name, shape, storage, size_bytes, sha256 } = tensor;
         let fail = |reason: String| Err(Error::format(FILE, format!("tensor `{name}`: {reason}")));
-        let Some(form) = form else { return fail("the model has no place for it".into()) };
+        let open = weights.and_then(|weights| Some((weights.open_form(name)?, weights)));
+        let Some((form, weights)) = open else { return fail("the model has no place for it".into()) };
         let expected = match form {
             Form::Plain(count) => (vec![count], Storage::F32),
             Form::F32 { rows, cols } => (vec![rows, cols], Storage::F32),
@@ -250,7 +251,7 @@ impl Slot {
             Form::Plain(count) => Place::Plain(vec![0.0; count]),
             Form::F32 { rows, cols } => Place::F32 { rows, cols, data: vec![0.0; rows * cols] },
             Form::Packed { packing, rows, cols } => {
-                Place::Packed(PackedMatrixBuilder::with_packing(packing, rows, cols))
+                Place::Packed(weights.place_of(name, packing, rows, cols))
             }
         };
         Ok(Slot { name: name.clone(), file_name: file_name.clone(), sha256: sha256.clone(), place })

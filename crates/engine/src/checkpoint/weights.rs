@@ -1,5 +1,7 @@
 //! The tensors that an architecture asks for, filled while a file streams by.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{CpuStorage, quantized::GgmlDType};
@@ -190,6 +192,9 @@ pub(crate) struct Plan {
     pub(crate) place: fn(&str) -> Place,
     /// Whether matrices come `(out, in)` also where Hugging Face has `Conv1D`: so in GGUF files.
     pub(crate) conv1d_is_transposed: bool,
+    /// Names of linear layers side by side, of one size, that become one ([`Path::linears`]): none or all in each place.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for neighbours in memory"))]
+    pub(crate) stacked: &'static [&'static str],
 }
 
 /// The tensors of a model, partly or wholly read.
@@ -197,6 +202,9 @@ pub struct Weights {
     plan: Plan,
     dtype: Dtype,
     filled: BTreeMap<String, (String, Filled)>,
+    /// Places of matrices that will be stacked with one that has begun.
+    #[cfg(not(target_arch = "wasm32"))]
+    reserved: Mutex<BTreeMap<String, PackedMatrixBuilder>>,
     /// Names of the tensors that were read since somebody last asked.
     fresh: Vec<String>,
     /// The tensor that is being read; `None` where its bytes are skipped.
@@ -249,7 +257,15 @@ enum Store {
 
 impl Weights {
     pub(crate) fn new(plan: Plan, dtype: Dtype) -> Weights {
-        Weights { plan, dtype, filled: BTreeMap::new(), fresh: Vec::new(), current: None }
+        Weights {
+            plan,
+            dtype,
+            filled: BTreeMap::new(),
+            #[cfg(not(target_arch = "wasm32"))]
+            reserved: Mutex::default(),
+            fresh: Vec::new(),
+            current: None,
+        }
     }
 
     /// Begins a tensor of the file: checks name, shape and type, and makes its place.
@@ -287,7 +303,7 @@ impl Weights {
         let store = match wanted.form(self.dtype) {
             Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
             Form::Packed { packing, rows, cols } => Store::Packed {
-                builder: PackedMatrixBuilder::with_packing(packing, rows, cols),
+                builder: self.place_of(&name, packing, rows, cols),
                 rows,
                 cols,
                 transpose,
@@ -304,6 +320,44 @@ impl Weights {
         let (file_name, storage) = (entry.name.clone(), entry.storage.clone());
         self.current = Some(Target { file_name, name, storage, carry: Vec::new(), elements: 0, store });
         Ok(())
+    }
+
+    /// The place of a packed matrix. With the first of those that will be stacked come all of them, as neighbours.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn place_of(
+        &self,
+        name: &str,
+        packing: Packing,
+        rows: usize,
+        cols: usize,
+    ) -> PackedMatrixBuilder {
+        let parts = self.plan.stacked;
+        let layer = name.strip_suffix(".weight").and_then(|layer| layer.rsplit_once('.'));
+        let layer = layer.and_then(|(path, own)| Some((path, parts.iter().position(|part| *part == own)?)));
+        let Some((path, at)) = layer else {
+            return PackedMatrixBuilder::with_packing(packing, rows, cols);
+        };
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = reserved.remove(name) {
+            return place;
+        }
+        let mut places = PackedMatrixBuilder::neighbours(packing, rows, cols, parts.len());
+        let place = places.remove(at);
+        let others = parts.iter().enumerate().filter(|(i, _)| *i != at);
+        reserved.extend(others.map(|(_, part)| format!("{path}.{part}.weight")).zip(places));
+        place
+    }
+
+    /// The place of a packed matrix: WebAssembly's memory has no neighbours.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn place_of(
+        &self,
+        _name: &str,
+        packing: Packing,
+        rows: usize,
+        cols: usize,
+    ) -> PackedMatrixBuilder {
+        PackedMatrixBuilder::with_packing(packing, rows, cols)
     }
 
     /// Takes the next bytes of the tensor that has begun.

@@ -33,6 +33,9 @@ struct Embeddings {
     layer_norm: LayerNorm,
 }
 
+/// Linear layers that become one.
+const QKV: [&str; 3] = ["query", "key", "value"];
+
 impl Bert {
     /// The tensors that a checkpoint must hold, and how its files may spell them.
     pub(super) fn plan(config: &EncoderConfig) -> Plan {
@@ -63,7 +66,7 @@ impl Bert {
         }
         wanted.extend(Wanted::linear("pooler.dense", hidden_size, hidden_size).map(Wanted::in_head));
         wanted.extend(Wanted::linear("classifier", config.labels.len(), hidden_size).map(Wanted::in_head));
-        Plan { architecture: "BERT", wanted, place, conv1d_is_transposed: false }
+        Plan { architecture: "BERT", wanted, place, conv1d_is_transposed: false, stacked: &QKV }
     }
 
     /// Builds the model from a checkpoint's tensors.
@@ -108,7 +111,7 @@ fn encoder_layer(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<EncoderLay
     let eps = config.layer_norm_eps;
     let mut attention = vb.pp("attention");
     Ok(EncoderLayer {
-        qkv: attention.pp("self").linears(["query", "key", "value"])?,
+        qkv: attention.pp("self").linears(QKV)?,
         attention_output: attention.pp("output").pp("dense").linear()?,
         attention_norm: attention.pp("output").pp("LayerNorm").layer_norm(eps)?,
         intermediate: vb.pp("intermediate").pp("dense").linear()?.then(config.activation),

@@ -27,6 +27,9 @@ pub(super) struct DistilBert {
     classifier: Linear,
 }
 
+/// Linear layers that become one.
+const QKV: [&str; 3] = ["q_lin", "k_lin", "v_lin"];
+
 impl DistilBert {
     /// The tensors that a checkpoint must hold, and how its files may spell them.
     pub(super) fn plan(config: &EncoderConfig) -> Plan {
@@ -48,7 +51,7 @@ impl DistilBert {
         }
         wanted.extend(Wanted::linear("pre_classifier", dim, dim).map(Wanted::in_head));
         wanted.extend(Wanted::linear("classifier", config.labels.len(), dim).map(Wanted::in_head));
-        Plan { architecture: "DistilBERT", wanted, place, conv1d_is_transposed: false }
+        Plan { architecture: "DistilBERT", wanted, place, conv1d_is_transposed: false, stacked: &QKV }
     }
 
     /// Builds the model from a checkpoint's tensors.
@@ -90,7 +93,7 @@ impl DistilBert {
 fn encoder_layer(config: &EncoderConfig, vb: &mut Path<'_>) -> Result<EncoderLayer> {
     let eps = config.layer_norm_eps;
     Ok(EncoderLayer {
-        qkv: vb.pp("attention").linears(["q_lin", "k_lin", "v_lin"])?,
+        qkv: vb.pp("attention").linears(QKV)?,
         attention_output: vb.pp("attention").pp("out_lin").linear()?,
         attention_norm: vb.pp("sa_layer_norm").layer_norm(eps)?,
         intermediate: vb.pp("ffn").pp("lin1").linear()?.then(config.activation),

@@ -102,7 +102,7 @@ impl Gpt2 {
             (true, true) => |name: &str| place_gguf(name, true),
             (true, false) => |name: &str| place_gguf(name, false),
         };
-        Plan { architecture: "GPT-2", wanted, place, conv1d_is_transposed: gguf }
+        Plan { architecture: "GPT-2", wanted, place, conv1d_is_transposed: gguf, stacked: &[] }
     }
 
     /// Builds the model from a checkpoint's tensors.
