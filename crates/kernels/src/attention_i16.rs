@@ -29,9 +29,9 @@ impl Pairs {
 /// 16 numbers of a query, or weights of 16 positions, in pairs: the first of each is the lower half.
 pub(crate) type Row = [i32; LANES / 2];
 
-/// Most positions of a text: weights that add up to [`WEIGHT`], each rounded by a half at most, times [`VALUE`] stay below
-/// `2^31`.
-pub(crate) const POSITIONS: usize = 1 << 15;
+/// Most positions of a text whose attention is in integers: weights that add up to 32767, each rounded by a half at most,
+/// times values up to 32767 stay below `2^31`.
+pub const POSITIONS_I16: usize = 1 << 15;
 /// The largest weight, and about what all weights of a query add up to.
 pub(crate) const WEIGHT: f32 = 32767.0;
 /// The largest element of a value.
@@ -117,7 +117,7 @@ thread_local! {
 /// a query has its own. A NaN or an infinity makes NaN of what is multiplied with it, be it with a weight of 0.
 ///
 /// # Panics
-/// If a slice is too short for `shape`, its mask is not [`Mask::Full`], or the text has more than 32768 positions.
+/// If a slice is too short for `shape`, its mask is not [`Mask::Full`], or the text has more than [`POSITIONS_I16`].
 pub fn attention_i16(
     q: &[f32],
     keys: &[f32],
@@ -142,8 +142,8 @@ pub(crate) fn with(
     let AttentionShape { heads, head_dim, queries, q_stride, kv_stride, mask, .. } = *shape;
     let positions = shape.check(q.len(), keys.len(), values.len(), out.len());
     assert!(
-        matches!(mask, Mask::Full { .. }) && positions <= POSITIONS,
-        "kernels: attention in integers is of whole texts of at most {POSITIONS} positions"
+        matches!(mask, Mask::Full { .. }) && positions <= POSITIONS_I16,
+        "kernels: attention in integers is of whole texts of at most {POSITIONS_I16} positions"
     );
     if out.is_empty() || positions == 0 {
         return out.fill(0.0);

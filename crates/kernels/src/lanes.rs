@@ -298,7 +298,9 @@ pub(crate) fn weigh<F: Lanes>(x: &[f32], highest: f32, temperature: f32, out: &m
     }
 }
 
-#[inline(always)]
+// In WebAssembly every function has the features, and one copy makes the page smaller.
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
 pub(crate) fn exp_minus_max<F: Lanes>(x: &mut [f32]) -> f32 {
     let highest = highest::<F>(x);
 

@@ -46,7 +46,7 @@ mod team;
 
 pub use allocator::{give_back, keep_activations};
 pub use attention::{AttentionShape, Element, Mask, attention};
-pub use attention_i16::attention_i16;
+pub use attention_i16::{POSITIONS_I16, attention_i16};
 pub use bf16::Bf16;
 pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
