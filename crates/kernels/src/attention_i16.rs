@@ -145,7 +145,7 @@ pub(crate) fn with(
         matches!(mask, Mask::Full { .. }) && positions <= POSITIONS_I16,
         "kernels: attention in integers is of whole texts of at most {POSITIONS_I16} positions"
     );
-    if out.is_empty() || positions == 0 {
+    if positions == 0 {
         return out.fill(0.0);
     }
     let out = Shared::new(out);

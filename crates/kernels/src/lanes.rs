@@ -188,14 +188,18 @@ pub(crate) fn finish<F: Lanes>(sums: &[f32; LANES], around: &Around<'_>, column:
     if around.add {
         y = padded::<F>(out, 0.0).add(y);
     }
-    match out.as_mut_array() {
-        Some(out) => y.store(out),
-        None => {
-            let mut lanes = [0.0; LANES];
-            y.store(&mut lanes);
-            out.copy_from_slice(&lanes[..n]);
-        }
+    store_part(y, out);
+}
+
+/// Stores the first lanes, as many as there is room for: 16 at most.
+#[inline(always)]
+fn store_part<F: Lanes>(x: F, out: &mut [f32]) {
+    if let Some(out) = out.as_mut_array() {
+        return x.store(out);
     }
+    let mut lanes = [0.0; LANES];
+    x.store(&mut lanes);
+    out.copy_from_slice(&lanes[..out.len()]);
 }
 
 /// The 16 elements from `at` on, `rest` where there are fewer.

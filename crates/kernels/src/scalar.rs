@@ -49,14 +49,18 @@ fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
     fold(lanes)
 }
 
+/// The bits of the largest magnitude; they compare as integers, in which order does not matter, and a NaN is above infinity.
+fn magnitude(x: &[f32]) -> u32 {
+    x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff))
+}
+
 /// Quantises a row of activations to 8 bits: `x ~ scale * q`, `q = round(x * (127 / amax))`, ties to even, where `amax` is
 /// the largest magnitude of a span, so many blocks with one scale. A NaN or an infinity makes that NaN, so that it shows in
 /// the output. The blocks lie `step` apart.
 pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     let (xs, _) = x.as_chunks::<BLOCK>();
     for (i, xs) in xs.chunks_exact(span).enumerate() {
-        // Magnitudes compare as integers, in which order does not matter and a NaN is above infinity.
-        let highest = xs.as_flattened().iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff));
+        let highest = magnitude(xs.as_flattened());
         let (first, mut sum) = (i * span * step, 0);
         for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
             *block = Block::ZERO;
@@ -287,11 +291,6 @@ pub(crate) fn pack_i16(keys: &[f32], values: &[f32], stride: usize, head: &mut H
             head.values[position / 2 * columns + i / LANES].0[i % LANES][position % 2] = values[position][i];
         }
     }
-}
-
-/// The bits of the largest magnitude; they compare as integers, and a NaN is above infinity.
-fn magnitude(x: &[f32]) -> u32 {
-    x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff))
 }
 
 fn rounded(x: f32) -> i16 {

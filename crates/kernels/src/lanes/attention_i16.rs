@@ -5,7 +5,7 @@
 //! 2. Four queries go together through keys and values, as many of them at a time as there are registers for sums.
 
 use super::attention::exp_minus_max_of_four;
-use super::{Lanes, padded};
+use super::{Lanes, padded, store_part};
 use crate::attention::TOGETHER;
 use crate::attention_i16::{Head, Row, VALUE, Work, integers, query_limit, weight_scales};
 use crate::scalar::LANES;
@@ -142,15 +142,8 @@ fn add_values<F: Lanes, const Q: usize, const C: usize>(
         for (c, sums) in sums[q].into_iter().enumerate() {
             let x = F::from_sums(sums).mul(F::splat(factors[q]));
             let first = (at + c) * LANES;
-            match out[first..].first_chunk_mut() {
-                Some(out) => x.store(out),
-                None => {
-                    let mut lanes = [0.0; LANES];
-                    x.store(&mut lanes);
-                    let rest = &mut out[first..];
-                    rest.copy_from_slice(&lanes[..rest.len()]);
-                }
-            }
+            let end = out.len().min(first + LANES);
+            store_part(x, &mut out[first..end]);
         }
     }
 }
