@@ -99,6 +99,21 @@ fn run_prints_the_rows_that_the_server_answers() {
     assert_eq!(run_lines(&["--json"])[0].as_array(), Some(rows), "the same seed, the same rows");
 }
 
+/// Rows come in the order in which they are ready; README breaks lines.
+#[test]
+fn run_prints_what_the_readme_shows() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let readme = words(include_str!("../../README.md"));
+    let arguments = ["run", "I have an idea!", "--seed", "2", "--max-length", "48"];
+    assert!(readme.contains("$ inkling run \"I have an idea!\" --seed 2 --max-length 48"));
+    let output = String::from_utf8(output(&arguments).stdout).unwrap();
+    let rows: Vec<String> = output.split("\n\n").map(words).filter(|row| !row.is_empty()).collect();
+    assert!(rows.len() >= 2, "{output}");
+    for row in rows {
+        assert!(readme.contains(&row), "README.md lacks: {row}");
+    }
+}
+
 #[test]
 fn run_prints_the_full_answer() {
     let [answer] = run_lines(&["--json", "--full"]).try_into().unwrap();

@@ -1,12 +1,10 @@
 //! Models and the graph by the binary `inkling`, as a user runs it.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::checkpoints::{BERT, DISTILGPT2, GPT2};
 use super::plan::Plan;
@@ -14,8 +12,7 @@ use super::record::Figure;
 use crate::process::{self, output_of, run};
 use crate::workspace_root;
 
-/// SHA-256 of the texts of the demo graph for the sentence and seed below, in alphabetical order.
-const DEMO_TEXTS: &str = "7d877e47e8529965d00b3363f590db2b515e815c9cb14bd4095cd2ecfc0095bd";
+/// README's first example.
 const DEMO_RUN: [&str; 7] = ["run", "I have an idea!", "--seed", "2", "--max-length", "48", "--json"];
 
 /// Clients of the graph that are served at the same time.
@@ -65,23 +62,21 @@ impl Inkling {
     /// # Errors
     /// If one is not as it should be.
     pub(super) fn check(&self, _: &Plan) -> Result<Vec<String>> {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let readme = words(&std::fs::read_to_string(workspace_root().join("README.md"))?);
         let rows = self.json(&DEMO_RUN)?;
-        let mut texts: Vec<&str> =
-            rows.as_array().into_iter().flatten().filter_map(|row| row["generated"].as_str()).collect();
-        texts.sort_unstable();
-        let hash = Sha256::digest(texts.join("\n")).iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        });
-        ensure!(
-            hash == DEMO_TEXTS,
-            "expected the pinned texts of the demo graph ({DEMO_TEXTS}), got {texts:?} ({hash})"
-        );
+        for row in rows.as_array().into_iter().flatten() {
+            let text = row["generated"].as_str().unwrap_or_default();
+            ensure!(
+                !text.is_empty() && readme.contains(&words(text)),
+                "expected the texts of the demo graph that README.md shows, got {row}"
+            );
+        }
         let one = self.greedy(1)?;
         let all = self.greedy(cores())?;
         ensure!(one == all, "expected the same greedy ids on any number of threads, got {one:?} and {all:?}");
         let checks = vec![
-            "the demo graph writes the pinned texts".to_owned(),
+            "the demo graph writes the texts that README.md shows".to_owned(),
             format!("GPT-2 at 8 bits continues with the same ids on 1 and {} threads: {one:?}", cores()),
         ];
         checks.iter().for_each(|check| println!("   checked: {check}"));
