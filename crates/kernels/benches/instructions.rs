@@ -7,7 +7,7 @@ mod numbers;
 
 use cases::{Prepare, Run};
 use inkling_kernels::{
-    self as kernels, Activation, Around, AttentionShape, Bf16, Element, Mask, Norm, PackedMatrix, Packing,
+    self as kernels, Activation, Around, AttentionShape, IntegerCache, Mask, Norm, PackedMatrix, Packing,
     SingleThread,
 };
 use inkling_kernels::{Isa, PackedMatrixBuilder};
@@ -24,12 +24,12 @@ const CASES: [(&str, Prepare); 16] = [
     ("linear_q8_by_128/768x768/8", || product(Packing::Q8By128, 768, 768, 8)),
     ("norm_and_quantise/768/8", norm_and_quantise),
     ("bias_and_gelu/3072", bias_and_gelu),
-    ("attention/1+127", || attention::<f32>(1, 127)),
-    ("attention/16+0", || attention::<f32>(16, 0)),
-    ("attention/64+64", || attention::<f32>(64, 64)),
-    ("attention_bf16/1+127", || attention::<Bf16>(1, 127)),
-    ("attention_bf16/64+64", || attention::<Bf16>(64, 64)),
+    ("attention/1+127", || attention(1, 127)),
+    ("attention/16+0", || attention(16, 0)),
+    ("attention/64+64", || attention(64, 64)),
     ("attention_i16/64", attention_i16),
+    ("attention_i16/1+127", || cached_attention_i16(1, 127)),
+    ("attention_i16/64+64", || cached_attention_i16(64, 64)),
     ("log_sum_exp/50257", log_sum_exp),
     ("pack/rows/128x768", pack_rows),
     ("pack/columns/768x128", pack_columns),
@@ -61,12 +61,11 @@ fn bias_and_gelu() -> Run {
     })
 }
 
-fn attention<E: Element + From<f32> + 'static>(queries: usize, past: usize) -> Run {
+fn attention(queries: usize, past: usize) -> Run {
     let (heads, head_dim) = (12, 64);
     let width = heads * head_dim;
     let numbers = |seed, rows: usize| numbers(seed, rows * width);
-    let kept = |seed| -> Vec<E> { numbers(seed, past + queries).into_iter().map(E::from).collect() };
-    let (q, keys, values) = (numbers(1, queries), kept(2), kept(3));
+    let (q, keys, values) = (numbers(1, queries), numbers(2, past + queries), numbers(3, past + queries));
     let mut out = vec![0.0; queries * width];
     let (q_stride, kv_stride, mask) = (width, width, Mask::Causal { past });
     let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
@@ -85,6 +84,33 @@ fn attention_i16() -> Run {
         let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
         kernels::attention_i16(&qkv, keys, values, &shape, &mut out, &SingleThread);
     })
+}
+
+/// New positions of a cache.
+fn cached_attention_i16(queries: usize, past: usize) -> Run {
+    let (heads, head_dim) = (12, 64);
+    let width = heads * head_dim;
+    let qkv = numbers(1, (past + queries) * 3 * width);
+    let mut out = vec![0.0; (past + queries) * width];
+    let shape = move |queries, past| AttentionShape {
+        heads,
+        head_dim,
+        queries,
+        q_stride: 3 * width,
+        kv_stride: 3 * width,
+        scale: 0.125,
+        mask: Mask::Causal { past },
+    };
+    let mut cache = IntegerCache::default();
+    let mut attend = move |queries: usize, past: usize, cache: &mut IntegerCache| {
+        let (qkv, out) = (&qkv[past * 3 * width..], &mut out[..queries * width]);
+        let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+        let shape = shape(queries, past);
+        kernels::cached_attention_i16(qkv, keys, values, &shape, cache, out, &SingleThread);
+    };
+    attend(past, 0, &mut cache);
+    let mut caches = vec![cache; 2];
+    Box::new(move || attend(queries, past, &mut caches.pop().expect("a case is run twice")))
 }
 
 fn log_sum_exp() -> Run {

@@ -8,10 +8,10 @@
 #[path = "support/numbers.rs"]
 mod numbers;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self as kernels, Activation, AttentionShape, FINGERPRINT, FINGERPRINTS, Isa, Mask, PackedMatrix,
-    PackedMatrixBuilder, Packing, SingleThread,
+    self as kernels, Activation, AttentionShape, FINGERPRINT, FINGERPRINTS, IntegerCache, Isa, Mask,
+    PackedMatrix, PackedMatrixBuilder, Packing, SingleThread,
 };
 use numbers::numbers;
 use std::hint::black_box;
@@ -187,25 +187,48 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-/// A text of 128 tokens over itself.
+/// A text of 128 tokens over itself; one query and a prompt's 64 after a short and a long cache, which takes them in.
 fn attention_i16(c: &mut Criterion) {
-    let (heads, head_dim, queries) = (12, 64, 128);
+    let (heads, head_dim) = (12, 64);
     let width = heads * head_dim;
-    let qkv = numbers(1, queries * 3 * width);
-    let mask = Mask::Full { len: queries };
-    let (q_stride, kv_stride) = (3 * width, 3 * width);
-    let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
+    let qkv = numbers(1, 1024 * 3 * width);
+    let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+    let shape = |queries: usize, mask: Mask| AttentionShape {
+        heads,
+        head_dim,
+        queries,
+        q_stride: 3 * width,
+        kv_stride: 3 * width,
+        scale: 0.125,
+        mask,
+    };
+    let mut out = vec![0.0; 1024 * width];
     let mut group = c.benchmark_group("kernel/attention_i16");
-    group.sample_size(20).throughput(Throughput::Elements((queries * queries * width) as u64));
-    let mut out = vec![0.0; queries * width];
+    group.sample_size(20).throughput(Throughput::Elements((128 * 128 * width) as u64));
     each(true, |isa| {
+        let (shape, out) = (shape(128, Mask::Full { len: 128 }), &mut out[..128 * width]);
         group.bench_function(BenchmarkId::new("128", format!("{isa:?}")), |b| {
-            let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
-            b.iter(|| {
-                kernels::attention_i16(black_box(&qkv), keys, values, &shape, &mut out, &SingleThread);
-            });
+            b.iter(|| kernels::attention_i16(black_box(&qkv), keys, values, &shape, out, &SingleThread));
         });
     });
+    for (queries, past) in [(1, 127), (1, 1023), (64, 0), (64, 960)] {
+        let seen: usize = (0..queries).map(|query| past + query + 1).sum();
+        group.throughput(Throughput::Elements((seen * width) as u64));
+        each(true, |isa| {
+            let mut cache = IntegerCache::default();
+            let mut attend = |queries: usize, past: usize, cache: &mut IntegerCache| {
+                let (shape, out) = (shape(queries, Mask::Causal { past }), &mut out[..queries * width]);
+                kernels::cached_attention_i16(&qkv, keys, values, &shape, cache, out, &SingleThread);
+            };
+            if past > 0 {
+                attend(past, 0, &mut cache);
+            }
+            group.bench_function(BenchmarkId::new(format!("{queries}+{past}"), format!("{isa:?}")), |b| {
+                let size = BatchSize::LargeInput;
+                b.iter_batched_ref(|| cache.clone(), |cache| attend(queries, past, cache), size);
+            });
+        });
+    }
 }
 
 criterion_group!(

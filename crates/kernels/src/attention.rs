@@ -2,7 +2,6 @@
 //!
 //! Source: Vaswani et al. 2017, 3.2.1. [`scalar::attend`](super::scalar::attend) defines the bits.
 
-use super::bf16::Bf16;
 use super::dispatch;
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
@@ -54,8 +53,9 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Positions that the last query sees, after a look at the lengths of the slices; 0 without a query or an element.
-    pub(crate) fn check(&self, q: usize, keys: usize, values: usize, out: usize) -> usize {
+    /// Positions that the last query sees, after a look at the lengths of the slices, which lack the first `held` positions;
+    /// 0 without a query or an element.
+    pub(crate) fn check(&self, q: usize, held: usize, keys: usize, values: usize, out: usize) -> usize {
         let Self { heads, head_dim, queries, q_stride, kv_stride, mask, .. } = *self;
         let width = heads * head_dim;
         assert_eq!(out, queries * width, "kernels: outputs of an attention");
@@ -68,61 +68,14 @@ impl AttentionShape {
             "kernels: strides {q_stride}, {kv_stride} below {width}"
         );
         assert!(q >= (queries - 1) * q_stride + width, "kernels: {} elements for {queries} queries", q);
-        let least = if positions == 0 { 0 } else { (positions - 1) * kv_stride + width };
-        assert!(keys >= least && values >= least, "kernels: cache of {} for {positions} positions", keys);
-        positions
-    }
-}
-
-/// What keys and values may be kept as: f32 or [`Bf16`].
-pub trait Element: sealed::Attend {}
-
-impl Element for f32 {}
-impl Element for Bf16 {}
-
-mod sealed {
-    use super::{AttentionShape, Bf16, Isa, dispatch};
-
-    /// Numbers that there are kernels for.
-    pub trait Attend: Copy + Send + Sync {
-        /// [`scalar::attend`](crate::scalar::attend) with an instruction set.
-        fn attend(
-            isa: Isa,
-            qs: &[&[f32]],
-            keys_values: [&[Self]; 2],
-            shape: &AttentionShape,
-            seen: &[usize],
-            scratch: &mut [f32],
-            outs: &mut [&mut [f32]],
+        assert!(
+            held <= positions,
+            "kernels: cache of {held} positions, of which the last query sees {positions}"
         );
-    }
-
-    impl Attend for f32 {
-        fn attend(
-            isa: Isa,
-            qs: &[&[f32]],
-            [keys, values]: [&[Self]; 2],
-            shape: &AttentionShape,
-            seen: &[usize],
-            scratch: &mut [f32],
-            outs: &mut [&mut [f32]],
-        ) {
-            dispatch!(isa, attend(qs, keys, values, shape, seen, scratch, outs));
-        }
-    }
-
-    impl Attend for Bf16 {
-        fn attend(
-            isa: Isa,
-            qs: &[&[f32]],
-            [keys, values]: [&[Self]; 2],
-            shape: &AttentionShape,
-            seen: &[usize],
-            scratch: &mut [f32],
-            outs: &mut [&mut [f32]],
-        ) {
-            dispatch!(isa, attend_bf16(qs, keys, values, shape, seen, scratch, outs));
-        }
+        let new = positions - held;
+        let least = if new == 0 { 0 } else { (new - 1) * kv_stride + width };
+        assert!(keys >= least && values >= least, "kernels: keys of {keys} elements for {new} positions");
+        positions
     }
 }
 
@@ -135,17 +88,17 @@ mod sealed {
 ///
 /// # Panics
 /// If a slice is too short for `shape`.
-pub fn attention<E: Element>(
+pub fn attention(
     q: &[f32],
-    keys: &[E],
-    values: &[E],
+    keys: &[f32],
+    values: &[f32],
     shape: &AttentionShape,
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
     let AttentionShape { heads, head_dim, queries, .. } = *shape;
     let width = heads * head_dim;
-    let positions = shape.check(q.len(), keys.len(), values.len(), out.len());
+    let positions = shape.check(q.len(), 0, keys.len(), values.len(), out.len());
     if positions == 0 {
         return out.fill(0.0);
     }
@@ -174,17 +127,17 @@ pub fn attention<E: Element>(
 }
 
 /// A head of an [`attention`]; it begins `at` an element of each row, where the slices begin too, and belongs to one task.
-struct Head<'a, E> {
+struct Head<'a> {
     isa: Isa,
     q: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
+    keys: &'a [f32],
+    values: &'a [f32],
     shape: &'a AttentionShape,
     at: usize,
     out: &'a Shared<'a, f32>,
 }
 
-impl<E: Element> Head<'_, E> {
+impl Head<'_> {
     /// Attention of the queries from `first` on, `MOST` or as many as there are; returns how many.
     fn attend<const MOST: usize>(&self, first: usize, scratch: &mut [f32]) -> usize {
         let AttentionShape { heads, head_dim, queries, q_stride, mask, .. } = *self.shape;
@@ -198,7 +151,7 @@ impl<E: Element> Head<'_, E> {
             outs[i] = unsafe { self.out.part(query * heads * head_dim + self.at, head_dim) };
         }
         let (qs, seen, outs) = (&qs[..n], &seen[..n], &mut outs[..n]);
-        E::attend(self.isa, qs, [self.keys, self.values], self.shape, seen, scratch, outs);
+        dispatch!(self.isa, attend(qs, self.keys, self.values, self.shape, seen, scratch, outs));
         n
     }
 }

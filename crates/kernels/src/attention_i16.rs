@@ -1,12 +1,11 @@
-//! Attention of whole texts in integers: its numbers, its layout, and how heads and queries become tasks.
+//! Attention in integers, over a cache that grows and over whole texts: its numbers, its layout, and how heads and queries
+//! become tasks.
 //!
 //! Queries, keys, values and the weights of the softmax become 16-bit integers, whose products add up exactly in 32 bits.
 //! There an instruction multiplies and adds pairs of them: two to four times as many products as in f32 with each, which
 //! rounds after every step. Less is lost than by the 8 bits of the products around it: queries and keys have 12 bits and
-//! a half beside their sign (by heads of 64), values and weights 15.
+//! a half beside their sign (by heads of 64), values 15, and weights too, of [`CHUNK`] positions together.
 //! [`scalar::attend_i16`](super::scalar::attend_i16) defines the bits.
-//!
-//! A classifier's, since keys and values have one scale for the head of a text. A generator's cache grows by tokens.
 
 use super::attention::{ATTENTION_TASK, AttentionShape, Mask, TOGETHER};
 use super::dispatch;
@@ -16,51 +15,119 @@ use super::quantised::scale;
 use super::scalar::LANES;
 use std::array::from_fn;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// 16 lanes, in each a pair of numbers: of the same key, or of two positions' values.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct Pairs(pub(crate) [[i16; 2]; LANES]);
-
-impl Pairs {
-    pub(crate) const ZERO: Self = Self([[0; 2]; LANES]);
-}
+pub(crate) type Pairs = [[i16; 2]; LANES];
 
 /// 16 numbers of a query, or weights of 16 positions, in pairs: the first of each is the lower half.
 pub(crate) type Row = [i32; LANES / 2];
 
-/// Most positions of a text whose attention is in integers: weights that add up to 32767, each rounded by a half at most,
-/// times values up to 32767 stay below `2^31`.
-pub const POSITIONS_I16: usize = 1 << 15;
-/// The largest weight, and about what all weights of a query add up to.
+/// Positions whose weights become integers together: with one scale for hundreds of positions that weigh the same, little
+/// would be left of each.
+pub(crate) const CHUNK: usize = 64;
+/// The largest weight, and about what all weights of a chunk add up to: each is rounded by a half at most, so that their
+/// products with values stay below `2^31`.
 pub(crate) const WEIGHT: f32 = 32767.0;
 /// The largest element of a value.
 pub(crate) const VALUE: f32 = 32767.0;
 
 /// The largest element of a query and of a key: `head_dim` of its squares stay below `2^31`.
-pub(crate) fn query_limit(head_dim: usize) -> f32 {
+fn query_limit(head_dim: usize) -> f32 {
     (i32::MAX as usize / head_dim).isqrt().min(32767) as f32
 }
 
-/// Keys and values of a head as integers, filled up with zeros.
-#[derive(Default)]
-pub(crate) struct Head {
-    pub(crate) positions: usize,
-    pub(crate) head_dim: usize,
-    /// What the integers of keys and of values are multiplied with.
-    pub(crate) scales: [f32; 2],
-    /// For each group of 16 positions, a lane each, the elements in pairs.
-    pub(crate) keys: Vec<Pairs>,
-    /// For each pair of positions the elements, a lane each, 16 at a time.
-    pub(crate) values: Vec<Pairs>,
+/// What the integers of 16 keys and of 16 values are multiplied with, a lane a position.
+pub(crate) type Scales = [[f32; LANES]; 2];
+
+/// Keys and values of a layer as integers, each with a scale of its own for each head.
+///
+/// They lie in tiles of 16 positions of a head: a position's row would scatter a head over the whole cache.
+#[derive(Clone, Debug, Default)]
+pub struct IntegerCache {
+    positions: usize,
+    /// For each 16 positions a tile a head. In it first keys, elements in pairs, a lane a position; then values, positions in
+    /// pairs, a lane an element, 16 at a time. As many of the one as of the other, filled up with zeros.
+    ///
+    /// The first tile begins a cache line. Not by an alignment of its type: for that glibc takes more and leaves pieces, into
+    /// which no such list fits again, and three models of full size took 4 MB more.
+    tiles: Vec<[i16; 2]>,
+    /// Where it begins.
+    first: usize,
+    /// Those of each tile.
+    scales: Vec<Scales>,
 }
 
-impl Head {
-    /// Groups of 16 positions; an even number, since kernels score two at a time.
-    pub(crate) fn groups(&self) -> usize {
-        self.positions.div_ceil(2 * LANES) * 2
+/// The most elements before the first tile.
+const BEFORE: usize = LANES - 1;
+
+impl IntegerCache {
+    /// How many positions it holds.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.positions
     }
 
+    /// Makes room for so many positions at once, so that a cache which grows is not copied.
+    pub fn reserve(&mut self, positions: usize, heads: usize, head_dim: usize) {
+        let tiles = groups(positions) * heads;
+        let elements = tiles * tile_size(head_dim) * LANES + BEFORE;
+        self.tiles.reserve_exact(elements.saturating_sub(self.tiles.len()));
+        self.scales.reserve_exact(tiles.saturating_sub(self.scales.len()));
+    }
+
+    /// Holds so many positions; of new ones the numbers are not known yet.
+    fn resize(&mut self, positions: usize, heads: usize, head_dim: usize) {
+        let (held, tiles) = (self.tiles.len().saturating_sub(BEFORE), groups(positions) * heads);
+        self.tiles.resize(tiles * tile_size(head_dim) * LANES + BEFORE, [0; 2]);
+        let first = self.tiles.as_ptr().align_offset(size_of::<Pairs>()).min(BEFORE);
+        if first != self.first {
+            let kept = held.min(self.tiles.len() - BEFORE);
+            self.tiles.copy_within(self.first..self.first + kept, first);
+            self.first = first;
+        }
+        self.scales.resize(tiles, [[0.0; LANES]; 2]);
+        self.positions = positions;
+    }
+
+    /// Whether it is empty or of these heads.
+    fn is_of(&self, heads: usize, head_dim: usize) -> bool {
+        let tiles = groups(self.positions) * heads;
+        self.positions == 0 || self.tiles.len() == tiles * tile_size(head_dim) * LANES + BEFORE
+    }
+
+    fn parts(&mut self) -> (Shared<'_, Pairs>, Shared<'_, Scales>) {
+        (Shared::new(self.tiles[self.first..].as_chunks_mut().0), Shared::new(&mut self.scales))
+    }
+}
+
+/// Groups of 16 positions; an even number, since kernels score two at a time.
+pub(crate) fn groups(positions: usize) -> usize {
+    positions.div_ceil(2 * LANES) * 2
+}
+
+/// Pairs of elements in whole groups of 16.
+fn pairs(head_dim: usize) -> usize {
+    head_dim.div_ceil(LANES) * LANES / 2
+}
+
+fn tile_size(head_dim: usize) -> usize {
+    2 * pairs(head_dim)
+}
+
+/// A head of a cache, which one task has for itself.
+pub(crate) struct Head<'a> {
+    pub(crate) head_dim: usize,
+    /// The largest element of a query and of a key.
+    pub(crate) limit: f32,
+    tiles: &'a Shared<'a, Pairs>,
+    scales: &'a Shared<'a, Scales>,
+    /// Which head, of how many.
+    at: usize,
+    of: usize,
+}
+
+impl Head<'_> {
     /// Groups of 16 elements.
     pub(crate) fn columns(&self) -> usize {
         self.head_dim.div_ceil(LANES)
@@ -68,20 +135,50 @@ impl Head {
 
     /// Pairs of elements.
     pub(crate) fn pairs(&self) -> usize {
-        self.columns() * LANES / 2
+        pairs(self.head_dim)
     }
 
-    fn resize(&mut self, positions: usize, head_dim: usize) {
-        (self.positions, self.head_dim) = (positions, head_dim);
-        self.keys.resize(self.groups() * self.pairs(), Pairs::ZERO);
-        self.values.resize(positions.div_ceil(2) * self.columns(), Pairs::ZERO);
+    fn tile(&self, group: usize) -> usize {
+        group * self.of + self.at
+    }
+
+    /// Those of 16 positions.
+    pub(crate) fn keys(&self, group: usize) -> &[Pairs] {
+        let size = tile_size(self.head_dim);
+        // SAFETY: whoever made this promised that nobody else uses the head; who changes it borrows it alone.
+        unsafe { self.tiles.part(self.tile(group) * size, size / 2) }
+    }
+
+    /// Those of 16 positions.
+    pub(crate) fn values(&self, group: usize) -> &[Pairs] {
+        let size = tile_size(self.head_dim);
+        // SAFETY: as above.
+        unsafe { self.tiles.part(self.tile(group) * size + size / 2, size / 2) }
+    }
+
+    /// Those of 16 positions.
+    pub(crate) fn scales(&self, group: usize) -> &Scales {
+        // SAFETY: as above.
+        unsafe { &self.scales.part(self.tile(group), 1)[0] }
+    }
+
+    /// Keys, values and scales of 16 positions.
+    pub(crate) fn tile_mut(&mut self, group: usize) -> (&mut [Pairs], &mut [Pairs], &mut Scales) {
+        let size = tile_size(self.head_dim);
+        // SAFETY: as above.
+        let (tile, scales) = unsafe {
+            (self.tiles.part(self.tile(group) * size, size), self.scales.part(self.tile(group), 1))
+        };
+        let (keys, values) = tile.split_at_mut(size / 2);
+        (keys, values, &mut scales[0])
     }
 }
 
 /// What a thread keeps between calls.
 #[derive(Default)]
 struct Scratch {
-    head: Head,
+    /// Of one head of a text.
+    cache: IntegerCache,
     work: Work,
 }
 
@@ -90,20 +187,32 @@ struct Scratch {
 pub(crate) struct Work {
     scores: Vec<f32>,
     rows: Vec<Row>,
+    factors: Vec<[f32; TOGETHER]>,
+}
+
+/// Parts of a [`Work`], those of a query behind those of the one before.
+pub(crate) struct Parts<'a> {
+    /// For each query the scores of all groups of positions. They begin a cache line.
+    pub(crate) scores: &'a mut [[f32; LANES]],
+    /// For each query its `columns`.
+    pub(crate) queries: &'a mut [Row],
+    /// For each query the weights of all groups.
+    pub(crate) weights: &'a mut [Row],
+    /// For each chunk of positions, what sums of its weighted values are multiplied with.
+    pub(crate) factors: &'a mut [[f32; TOGETHER]],
 }
 
 impl Work {
-    /// For each query: the scores of all groups of positions; behind each other the rows of the queries, of which each has
-    /// `columns`, and those of the weights. Scores begin a cache line.
+    /// The parts for so many `queries` over so many `groups` of positions.
     #[inline(always)]
-    pub(crate) fn parts(&mut self, head: &Head) -> (&mut [[f32; LANES]], &mut [Row], &mut [Row]) {
-        let (groups, columns) = (head.groups(), head.columns());
-        self.scores.resize(TOGETHER * groups * LANES + LANES, 0.0);
-        self.rows.resize(TOGETHER * (columns + groups), [0; LANES / 2]);
+    pub(crate) fn parts(&mut self, queries: usize, groups: usize, columns: usize) -> Parts<'_> {
+        self.scores.resize(queries * groups * LANES + LANES, 0.0);
+        self.rows.resize(queries * (columns + groups), [0; LANES / 2]);
+        self.factors.resize((groups * LANES).div_ceil(CHUNK), [0.0; TOGETHER]);
         let first = self.scores.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
-        let scores = self.scores[first..].as_chunks_mut().0;
-        let (queries, weights) = self.rows.split_at_mut(TOGETHER * columns);
-        (&mut scores[..TOGETHER * groups], queries, weights)
+        let scores = &mut self.scores[first..].as_chunks_mut().0[..queries * groups];
+        let (queries, weights) = self.rows.split_at_mut(queries * columns);
+        Parts { scores, queries, weights, factors: &mut self.factors }
     }
 }
 
@@ -113,11 +222,11 @@ thread_local! {
 
 /// Scaled dot-product attention of a whole text in 16-bit integers: `softmax(q . k * scale) . v` for each head and query.
 ///
-/// Shapes are those of [`attention`](super::attention). Within a head of the text all keys have one scale, and all values;
-/// a query has its own. A NaN or an infinity makes NaN of what is multiplied with it, be it with a weight of 0.
+/// Shapes are those of [`attention`](super::attention). Each query, key and value of a head has a scale of its own. A NaN or an
+/// infinity makes NaN of what is multiplied with it, be it with a weight of 0.
 ///
 /// # Panics
-/// If a slice is too short for `shape`, its mask is not [`Mask::Full`], or the text has more than [`POSITIONS_I16`].
+/// If a slice is too short for `shape`, or its mask is not [`Mask::Full`].
 pub fn attention_i16(
     q: &[f32],
     keys: &[f32],
@@ -126,52 +235,116 @@ pub fn attention_i16(
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
-    with(Isa::active(), q, keys, values, shape, out, pool);
+    with(Isa::active(), q, keys, values, shape, None, out, pool);
 }
 
-/// [`attention_i16`] with an instruction set.
+/// [`attention_i16`] over a cache, [`Mask::Causal`]: `keys` and `values` are those of the positions that it lacks, and it takes
+/// them first. There may be more of them than queries, which are those of the last positions.
+///
+/// # Panics
+/// If a slice is too short for `shape`, its mask is not [`Mask::Causal`], or the cache is of other heads or of more positions.
+pub fn cached_attention_i16(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    shape: &AttentionShape,
+    cache: &mut IntegerCache,
+    out: &mut [f32],
+    pool: &dyn Pool,
+) {
+    with(Isa::active(), q, keys, values, shape, Some(cache), out, pool);
+}
+
+/// Both with an instruction set, over a cache or a whole text.
+#[expect(clippy::too_many_arguments, reason = "those of the functions above")]
 pub(crate) fn with(
     isa: Isa,
     q: &[f32],
     keys: &[f32],
     values: &[f32],
     shape: &AttentionShape,
+    cache: Option<&mut IntegerCache>,
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
-    let AttentionShape { heads, head_dim, queries, q_stride, kv_stride, mask, .. } = *shape;
-    let positions = shape.check(q.len(), keys.len(), values.len(), out.len());
+    let AttentionShape { heads, head_dim, queries, mask, .. } = *shape;
+    assert_eq!(
+        cache.is_some(),
+        matches!(mask, Mask::Causal { .. }),
+        "kernels: attention in integers over {mask:?}"
+    );
+    let old = cache.as_ref().map_or(0, |cache| cache.positions);
+    let positions = shape.check(q.len(), old, keys.len(), values.len(), out.len());
     assert!(
-        matches!(mask, Mask::Full { .. }) && positions <= POSITIONS_I16,
-        "kernels: attention in integers is of whole texts of at most {POSITIONS_I16} positions"
+        cache.as_ref().is_none_or(|cache| cache.is_of(heads, head_dim)),
+        "kernels: cache of other heads than {heads} of {head_dim}"
     );
     if positions == 0 {
         return out.fill(0.0);
     }
     let out = Shared::new(out);
     let pool = if queries * positions * heads * head_dim >= ATTENTION_TASK { pool } else { &SingleThread };
+    let (new, limit) = (old..positions, query_limit(head_dim));
+    let input = Input { isa, q, keys, values, shape, new, out: &out };
+    if let Some(cache) = cache {
+        cache.resize(positions, heads, head_dim);
+        let (tiles, scales) = &cache.parts();
+        return pool.run(heads, &|task| {
+            let mut scratch = SCRATCH.take().unwrap_or_default();
+            let head = Head { head_dim, limit, tiles, scales, at: task, of: heads };
+            input.attend(head, task, 0..queries, &mut scratch.work);
+            SCRATCH.set(Some(scratch));
+        });
+    }
     let parts = (3 * (pool.threads() - 1)).div_ceil(heads).clamp(1, queries.div_ceil(LEAST));
-    let groups = queries.div_ceil(TOGETHER);
+    let fours = queries.div_ceil(TOGETHER);
     pool.run(heads * parts, &|task| {
-        let (at, part) = (task / parts * head_dim, task % parts);
+        let part = task % parts;
+        let own = part * fours / parts * TOGETHER..queries.min((part + 1) * fours / parts * TOGETHER);
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        let Scratch { head, work } = &mut *scratch;
-        head.resize(positions, head_dim);
-        dispatch!(isa, pack_i16(&keys[at..], &values[at..], kv_stride, head));
-        for group in part * groups / parts..(part + 1) * groups / parts {
-            let first = group * TOGETHER;
-            let n = TOGETHER.min(queries - first);
-            let mut qs = [&q[..0]; TOGETHER];
+        let Scratch { cache, work } = &mut *scratch;
+        cache.resize(positions, 1, head_dim);
+        let (tiles, scales) = &cache.parts();
+        input.attend(Head { head_dim, limit, tiles, scales, at: 0, of: 1 }, task / parts, own, work);
+        SCRATCH.set(Some(scratch));
+    });
+}
+
+/// What the tasks of an attention share.
+struct Input<'a> {
+    isa: Isa,
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    shape: &'a AttentionShape,
+    /// Positions of the first key and behind the last one.
+    new: Range<usize>,
+    out: &'a Shared<'a, f32>,
+}
+
+impl Input<'_> {
+    /// Makes integers of the new positions of a head, the one `at` this place of the rows, and attends for some of its queries.
+    /// Nobody else uses `cached`, or attends for these.
+    fn attend(&self, mut cached: Head<'_>, at: usize, queries: Range<usize>, work: &mut Work) {
+        let AttentionShape { heads, head_dim, q_stride, kv_stride, scale, mask, .. } = *self.shape;
+        let Self { isa, q, keys, values, ref new, out, .. } = *self;
+        let at = at * head_dim;
+        if !new.is_empty() {
+            dispatch!(isa, pack_i16(&keys[at..], &values[at..], kv_stride, new.clone(), &mut cached));
+        }
+        for first in queries.clone().step_by(TOGETHER) {
+            let n = TOGETHER.min(queries.end - first);
+            let (mut qs, mut seen) = ([&q[..0]; TOGETHER], [0; TOGETHER]);
             let mut outs: [&mut [f32]; TOGETHER] = from_fn(|_| [].as_mut_slice());
             for (i, query) in (first..first + n).enumerate() {
                 qs[i] = &q[query * q_stride + at..][..head_dim];
+                seen[i] = mask.visible(query);
                 // SAFETY: a query of a head belongs to one task, and its part of the row does not overlap those of others.
                 outs[i] = unsafe { out.part(query * heads * head_dim + at, head_dim) };
             }
-            dispatch!(isa, attend_i16(&qs[..n], head, shape.scale, work, &mut outs[..n]));
+            dispatch!(isa, attend_i16(&qs[..n], &cached, scale, &seen[..n], work, &mut outs[..n]));
         }
-        SCRATCH.set(Some(scratch));
-    });
+    }
 }
 
 /// A task has at least so many queries, if there are so many: each makes integers of all keys and values.
@@ -182,10 +355,4 @@ const LEAST: usize = 16;
 pub(crate) fn integers(highest: u32, limit: f32) -> (f32, f32) {
     let (scale, inverse) = scale(highest, limit);
     (scale, inverse.unwrap_or(0.0))
-}
-
-/// For weights that add up to `sum` and values of a scale: what to multiply the weights with to get integers, and what the sum
-/// of integer products. NaN, if the sum is, so that it shows.
-pub(crate) fn weight_scales(sum: f32, value_scale: f32) -> (f32, f32) {
-    (WEIGHT / sum, if sum.is_nan() { f32::NAN } else { value_scale / WEIGHT })
 }

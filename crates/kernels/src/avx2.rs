@@ -11,6 +11,7 @@
 //! 4. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
 //!    add up in 16 bits, and are widened once.
 
+use super::Around;
 use super::attention_i16::{Pairs, Row};
 use super::avx512::AHEAD;
 use super::lanes::{Lanes, twins};
@@ -20,7 +21,6 @@ use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
-use super::{Around, Bf16};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::ops::Range;
@@ -423,19 +423,6 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    fn load_bf16(x: &[Bf16; LANES]) -> Self {
-        let mut halves = Self::splat(0.0);
-        for (half, x) in halves.0.iter_mut().zip(x.as_chunks::<8>().0) {
-            // SAFETY: see above; each half is of 8 elements.
-            unsafe {
-                let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
-                *half = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            }
-        }
-        halves
-    }
-
-    #[inline(always)]
     fn fetch(at: *const f32) {
         // SAFETY: see above; what is asked for may lie anywhere.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -509,7 +496,7 @@ impl Lanes for F32x16 {
 
     #[inline(always)]
     fn load_pairs(x: &Pairs) -> Self::Integers {
-        let at = x.0.as_ptr().cast::<__m256i>();
+        let at = x.as_ptr().cast::<__m256i>();
         // SAFETY: see above.
         unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
     }
@@ -534,7 +521,7 @@ impl Lanes for F32x16 {
 
     #[inline(always)]
     fn store_pairs(first: Self, second: Self, out: &mut Pairs) {
-        let at = out.0.as_mut_ptr().cast::<__m256i>();
+        let at = out.as_mut_ptr().cast::<__m256i>();
         for half in 0..2 {
             // SAFETY: see above.
             unsafe {

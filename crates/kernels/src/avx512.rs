@@ -21,6 +21,7 @@
 //! 5. 4-bit weights need a mask, or a shift and a mask, a register, and no exclusive or: they lie there plus 8, and the
 //!    lanes start at an excess of `8 * sum(x)`, negative.
 
+use super::Around;
 use super::attention_i16::{Pairs, Row};
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
 use super::lanes::{Lanes, twins};
@@ -29,7 +30,6 @@ use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, W
 use super::pool::Shared;
 use super::quantised::{Block, Form, Quantised};
 use super::scalar::LANES;
-use super::{Around, Bf16};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 use std::cell::Cell;
@@ -507,15 +507,6 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    fn load_bf16(x: &[Bf16; LANES]) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
-            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)))
-        }
-    }
-
-    #[inline(always)]
     fn fetch(at: *const f32) {
         // SAFETY: see above; what is asked for may lie anywhere.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -589,7 +580,7 @@ impl Lanes for F32x16 {
     #[inline(always)]
     fn load_pairs(x: &Pairs) -> __m512i {
         // SAFETY: see above.
-        unsafe { _mm512_loadu_si512(x.0.as_ptr().cast()) }
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -616,7 +607,7 @@ impl Lanes for F32x16 {
         unsafe {
             let (first, second) = (_mm512_cvtps_epi32(first.0), _mm512_cvtps_epi32(second.0));
             let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second));
-            _mm512_storeu_si512(out.0.as_mut_ptr().cast(), pairs);
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
         }
     }
 

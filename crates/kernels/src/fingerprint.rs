@@ -1,8 +1,8 @@
 //! One number for the bits of all kernels.
 
 use super::{
-    Activation, Around, AttentionShape, Mask, PackedMatrix, Packing, SingleThread, attention, attention_i16,
-    layer_norm, softmax,
+    Activation, Around, AttentionShape, IntegerCache, Mask, PackedMatrix, Packing, SingleThread, attention,
+    attention_i16, cached_attention_i16, layer_norm, softmax,
 };
 
 /// FNV-1a over the bits of results.
@@ -77,8 +77,8 @@ pub fn fingerprint() -> u64 {
         softmax(&mut x);
         hash.add(&x);
     }
-    for (heads, head_dim) in [(3, 20), (2, 16), (4, 64), (2, 96)] {
-        let (width, n) = (heads * head_dim, 23);
+    for (heads, head_dim, n) in [(3, 20, 23), (2, 16, 23), (4, 64, 23), (2, 96, 23), (1, 32, 150)] {
+        let width = heads * head_dim;
         let (q, keys, values) = (numbers(1, n * width), numbers(2, n * width), numbers(3, n * width));
         for mask in [Mask::Causal { past: 0 }, Mask::Full { len: 18 }] {
             let (q_stride, kv_stride) = (width, width);
@@ -86,17 +86,21 @@ pub fn fingerprint() -> u64 {
             let mut out = vec![0.0; n * width];
             attention(&q, &keys, &values, &shape, &mut out, &SingleThread);
             hash.add(&out);
-            if matches!(mask, Mask::Full { .. }) {
-                attention_i16(&q, &keys, &values, &shape, &mut out, &SingleThread);
-                hash.add(&out);
+            match mask {
+                Mask::Full { .. } => attention_i16(&q, &keys, &values, &shape, &mut out, &SingleThread),
+                Mask::Causal { .. } => {
+                    let cache = &mut IntegerCache::default();
+                    cached_attention_i16(&q, &keys, &values, &shape, cache, &mut out, &SingleThread);
+                }
             }
+            hash.add(&out);
         }
     }
     hash.0
 }
 
 /// What [`fingerprint`] gives everywhere.
-pub const FINGERPRINT: u64 = 0x2d9b_add2_c199_1226;
+pub const FINGERPRINT: u64 = 0x124b_d725_9d0f_bdc9;
 
 /// [`fingerprint`] of products with matrices of one packing.
 #[must_use]

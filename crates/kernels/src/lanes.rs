@@ -11,14 +11,14 @@
 mod attention;
 mod attention_i16;
 
-pub(crate) use attention::{attend, attend_bf16};
+pub(crate) use attention::attend;
 pub(crate) use attention_i16::{attend_i16, pack_i16};
 
 use super::attention_i16::{Pairs, Row};
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
 use super::scalar::{self, LANES, NEGLIGIBLE};
-use super::{Activation, Around, Bf16, GROUPED};
+use super::{Activation, Around, GROUPED};
 use std::array::from_fn;
 
 /// 16 lanes of f32. Every operation is IEEE's, one rounding each.
@@ -41,7 +41,6 @@ pub(crate) trait Lanes: Copy {
 
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; LANES]) -> Self;
-    fn load_bf16(x: &[Bf16; LANES]) -> Self;
     /// Asks for the cache line at `at`, which may lie anywhere; on machines that cannot be asked, nothing.
     #[inline(always)]
     fn fetch(_at: *const f32) {}
@@ -339,10 +338,9 @@ macro_rules! twins {
             fn exp_minus_max(x: &mut [f32]) -> f32;
             fn attend(qs: &[&[f32]], keys: &[f32], values: &[f32], shape: &$crate::AttentionShape,
                 seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
-            fn attend_bf16(qs: &[&[f32]], keys: &[$crate::Bf16], values: &[$crate::Bf16],
-                shape: &$crate::AttentionShape, seen: &[usize], scratch: &mut [f32], outs: &mut [&mut [f32]]);
-            fn pack_i16(keys: &[f32], values: &[f32], stride: usize, head: &mut $crate::attention_i16::Head);
-            fn attend_i16(qs: &[&[f32]], head: &$crate::attention_i16::Head, scale: f32,
+            fn pack_i16(keys: &[f32], values: &[f32], stride: usize, new: std::ops::Range<usize>,
+                head: &mut $crate::attention_i16::Head<'_>);
+            fn attend_i16(qs: &[&[f32]], head: &$crate::attention_i16::Head<'_>, scale: f32, seen: &[usize],
                 work: &mut $crate::attention_i16::Work, outs: &mut [&mut [f32]]);
         }
     };

@@ -16,7 +16,6 @@ mod attention_i16;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod bf16;
 pub mod bytes;
 mod fingerprint;
 mod isa;
@@ -45,9 +44,8 @@ mod storage;
 mod team;
 
 pub use allocator::{give_back, keep_activations};
-pub use attention::{AttentionShape, Element, Mask, attention};
-pub use attention_i16::{POSITIONS_I16, attention_i16};
-pub use bf16::Bf16;
+pub use attention::{AttentionShape, Mask, attention};
+pub use attention_i16::{IntegerCache, attention_i16, cached_attention_i16};
 pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};

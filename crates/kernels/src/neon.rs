@@ -9,6 +9,7 @@
 //!    `sadalp` adds neighbours to 32-bit lanes, two a row, which are added once a block.
 //! 4. 4-bit weights lie there plus 8, which signed bytes hold too; their sums start at an excess of `8 * sum(x)`, negative.
 
+use super::Around;
 use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -16,7 +17,6 @@ use super::matrix::{F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, 
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
-use super::{Around, Bf16};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;
@@ -373,15 +373,6 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    fn load_bf16(x: &[Bf16; LANES]) -> Self {
-        // SAFETY: see above.
-        Self(from_fn(|i| unsafe {
-            let x = vmovl_u16(vld1_u16(x.as_ptr().add(4 * i).cast()));
-            vreinterpretq_f32_u32(vshlq_n_u32::<16>(x))
-        }))
-    }
-
-    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         for (i, x) in self.0.into_iter().enumerate() {
             // SAFETY: see above.
@@ -448,7 +439,7 @@ impl Lanes for F32x16 {
     #[inline(always)]
     fn load_pairs(x: &Pairs) -> Self::Integers {
         // SAFETY: see above.
-        from_fn(|i| unsafe { vld1q_s16(x.0.as_ptr().add(4 * i).cast()) })
+        from_fn(|i| unsafe { vld1q_s16(x.as_ptr().add(4 * i).cast()) })
     }
 
     #[inline(always)]
@@ -479,7 +470,7 @@ impl Lanes for F32x16 {
             unsafe {
                 let (first, second) = (vcvtnq_s32_f32(first.0[i]), vcvtnq_s32_f32(second.0[i]));
                 let pairs = vsliq_n_s32::<16>(first, second);
-                vst1q_s32(out.0.as_mut_ptr().add(4 * i).cast(), pairs);
+                vst1q_s32(out.as_mut_ptr().add(4 * i).cast(), pairs);
             }
         }
     }

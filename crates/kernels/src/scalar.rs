@@ -10,7 +10,7 @@
 //! - Multiply and add round separately; division and square root are IEEE's.
 
 use super::Around;
-use super::attention_i16::{Head, Pairs, VALUE, Work, integers, query_limit, weight_scales};
+use super::attention_i16::{CHUNK, Head, VALUE, WEIGHT, Work, integers};
 use super::math::{self, exp, max};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, f32_from_f16};
 pub(crate) use super::pack::{
@@ -18,7 +18,7 @@ pub(crate) use super::pack::{
 };
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
-use super::{Activation, AttentionShape, Bf16, group_of};
+use super::{Activation, AttentionShape, group_of};
 use std::ops::Range;
 
 /// Virtual lanes of every sum that is no matrix product.
@@ -217,35 +217,6 @@ pub(crate) fn exp_minus_max(x: &mut [f32]) -> f32 {
 /// those before it. `scratch` has the size that [`scratch_size`](super::scratch_size) says.
 ///
 /// The weights of the values are `exp(score - max)`; their sum divides the result once, at the end.
-fn attend_of<E: Copy + Into<f32>>(
-    qs: &[&[f32]],
-    keys: &[E],
-    values: &[E],
-    shape: &AttentionShape,
-    seen: &[usize],
-    scratch: &mut [f32],
-    outs: &mut [&mut [f32]],
-) {
-    for ((q, seen), out) in qs.iter().zip(seen).zip(outs) {
-        let scores = &mut scratch[..*seen];
-        for (position, score) in scores.iter_mut().enumerate() {
-            let key = &keys[position * shape.kv_stride..][..q.len()];
-            *score = sum(q.len(), |i| q[i] * key[i].into()) * shape.scale;
-        }
-        let inverse = 1.0 / exp_minus_max(scores);
-        out.fill(0.0);
-        for (position, score) in scores.iter().enumerate() {
-            let value = &values[position * shape.kv_stride..][..q.len()];
-            for (out, value) in out.iter_mut().zip(value) {
-                *out += score * (*value).into();
-            }
-        }
-        for out in out.iter_mut() {
-            *out *= inverse;
-        }
-    }
-}
-
 pub(crate) fn attend(
     qs: &[&[f32]],
     keys: &[f32],
@@ -255,40 +226,43 @@ pub(crate) fn attend(
     scratch: &mut [f32],
     outs: &mut [&mut [f32]],
 ) {
-    attend_of(qs, keys, values, shape, seen, scratch, outs);
+    for ((q, seen), out) in qs.iter().zip(seen).zip(outs) {
+        let scores = &mut scratch[..*seen];
+        for (position, score) in scores.iter_mut().enumerate() {
+            let key = &keys[position * shape.kv_stride..][..q.len()];
+            *score = sum(q.len(), |i| q[i] * key[i]) * shape.scale;
+        }
+        let inverse = 1.0 / exp_minus_max(scores);
+        out.fill(0.0);
+        for (position, score) in scores.iter().enumerate() {
+            let value = &values[position * shape.kv_stride..][..q.len()];
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += score * value;
+            }
+        }
+        for out in out.iter_mut() {
+            *out *= inverse;
+        }
+    }
 }
 
-pub(crate) fn attend_bf16(
-    qs: &[&[f32]],
-    keys: &[Bf16],
-    values: &[Bf16],
-    shape: &AttentionShape,
-    seen: &[usize],
-    scratch: &mut [f32],
-    outs: &mut [&mut [f32]],
-) {
-    attend_of(qs, keys, values, shape, seen, scratch, outs);
-}
-
-/// The keys and values of a head as integers: `x ~ scale * n`, `n = round(x * (limit / amax))`, ties to even, where `amax` is
-/// the largest magnitude of all keys, or values, of the text.
-pub(crate) fn pack_i16(keys: &[f32], values: &[f32], stride: usize, head: &mut Head) {
-    let (positions, head_dim, pairs, columns) = (head.positions, head.head_dim, head.pairs(), head.columns());
-    let rows = |x: &[f32], limit: f32| {
-        let rows: Vec<&[f32]> = (0..positions).map(|position| &x[position * stride..][..head_dim]).collect();
-        let (scale, inverse) = integers(rows.iter().copied().map(magnitude).fold(0, u32::max), limit);
-        let rows = rows.into_iter().map(|row| row.iter().map(|x| rounded(x * inverse)).collect());
-        (scale, rows.collect::<Vec<Vec<i16>>>())
-    };
-    let (key_scale, keys) = rows(keys, query_limit(head_dim));
-    let (value_scale, values) = rows(values, VALUE);
-    head.scales = [key_scale, value_scale];
-    head.keys.fill(Pairs::ZERO);
-    head.values.fill(Pairs::ZERO);
-    for position in 0..positions {
-        for i in 0..head_dim {
-            head.keys[position / LANES * pairs + i / 2].0[position % LANES][i % 2] = keys[position][i];
-            head.values[position / 2 * columns + i / LANES].0[i % LANES][position % 2] = values[position][i];
+/// Keys and values of `new` positions of a head as integers, `x ~ scale * n`, `n = round(x * (limit / amax))`, ties to even,
+/// where `amax` is the largest magnitude of the key, or value.
+pub(crate) fn pack_i16(keys: &[f32], values: &[f32], stride: usize, new: Range<usize>, head: &mut Head<'_>) {
+    let (head_dim, columns, limit) = (head.head_dim, head.columns(), head.limit);
+    for (i, position) in new.enumerate() {
+        let (key, value) = (&keys[i * stride..][..head_dim], &values[i * stride..][..head_dim]);
+        let (group, lane) = (position / LANES, position % LANES);
+        let (keys, values, scales) = head.tile_mut(group);
+        let (scale, inverse) = integers(magnitude(key), limit);
+        scales[0][lane] = scale;
+        for (i, x) in key.iter().enumerate() {
+            keys[i / 2][lane][i % 2] = rounded(x * inverse);
+        }
+        let (scale, inverse) = integers(magnitude(value), VALUE);
+        scales[1][lane] = scale;
+        for (i, x) in value.iter().enumerate() {
+            values[lane / 2 * columns + i / LANES][i % LANES][lane % 2] = rounded(x * inverse);
         }
     }
 }
@@ -297,40 +271,53 @@ fn rounded(x: f32) -> i16 {
     x.round_ties_even() as i16
 }
 
-/// At most [`TOGETHER`](super::attention::TOGETHER) queries of a head: `out = softmax(q . k * scale) . v` for each, in integers.
+/// At most [`TOGETHER`](super::attention::TOGETHER) queries of a head: `out = softmax(q . k * scale) . v` for each, over the
+/// positions that it has `seen`, in integers.
 ///
-/// A query becomes integers as keys do, with a scale of its own. Its scores are exact in i32, become f32, and are
-/// multiplied with the three scales; their weights `exp(score - max)` are divided by their sum and become integers of which
-/// 1 is [`WEIGHT`](super::attention_i16::WEIGHT). The weighted sum of values is exact in i32 again.
-pub(crate) fn attend_i16(qs: &[&[f32]], head: &Head, scale: f32, _work: &mut Work, outs: &mut [&mut [f32]]) {
-    let (pairs, columns) = (head.pairs(), head.columns());
-    for (q, out) in qs.iter().zip(outs) {
-        let (q_scale, inverse) = integers(magnitude(q), query_limit(head.head_dim));
-        let mut integers = vec![[0_i16; 2]; pairs];
-        integers.as_flattened_mut().iter_mut().zip(*q).for_each(|(n, x)| *n = rounded(x * inverse));
-        let factor = q_scale * (head.scales[0] * scale);
+/// A query becomes integers as keys do. Its scores are exact in i32, become f32, and are multiplied with the three scales;
+/// they become the weights `exp(score - max)`. The weights times the scales of the values become integers,
+/// [`CHUNK`] positions at a time, of which [`WEIGHT`] is the sum of all. Their weighted sum of values is exact in i32 again.
+/// These sums, times their scales, add up in f32; the sum of the weights divides the result once, at the end.
+pub(crate) fn attend_i16(
+    qs: &[&[f32]],
+    head: &Head<'_>,
+    scale: f32,
+    seen: &[usize],
+    _work: &mut Work,
+    outs: &mut [&mut [f32]],
+) {
+    let columns = head.columns();
+    for ((q, &seen), out) in qs.iter().zip(seen).zip(outs) {
+        let (q_scale, inverse) = integers(magnitude(q), head.limit);
+        let q: Vec<i32> = q.iter().map(|x| rounded(x * inverse).into()).collect();
         let score = |position: usize| {
-            let keys = &head.keys[position / LANES * pairs..][..pairs];
-            let dot = keys.iter().zip(&integers).map(|(keys, [a, b])| {
-                let [x, y] = keys.0[position % LANES];
-                i32::from(*a) * i32::from(x) + i32::from(*b) * i32::from(y)
-            });
-            dot.sum::<i32>() as f32 * factor
+            let (keys, lane) = (head.keys(position / LANES), position % LANES);
+            let dot = q.iter().enumerate().map(|(i, q)| q * i32::from(keys[i / 2][lane][i % 2]));
+            dot.sum::<i32>() as f32 * (head.scales(position / LANES)[0][lane] * scale * q_scale)
         };
-        let mut weights: Vec<f32> = (0..head.positions).map(score).collect();
-        let (inverse, factor) = weight_scales(exp_minus_max(&mut weights), head.scales[1]);
-        let mut sums = vec![[0_i32; LANES]; columns];
-        for (weights, values) in weights.chunks(2).zip(head.values.chunks_exact(columns)) {
-            let weight = |i: usize| weights.get(i).map_or(0, |weight| i32::from(rounded(weight * inverse)));
-            let (a, b) = (weight(0), weight(1));
-            for (sum, [x, y]) in
-                sums.iter_mut().zip(values).flat_map(|(sums, values)| sums.iter_mut().zip(values.0))
-            {
-                *sum += a * i32::from(x) + b * i32::from(y);
+        let mut weights: Vec<f32> = (0..seen).map(score).collect();
+        let inverse = 1.0 / exp_minus_max(&mut weights);
+        for (position, weight) in weights.iter_mut().enumerate() {
+            *weight *= head.scales(position / LANES)[1][position % LANES];
+        }
+        out.fill(0.0);
+        let mut sums = vec![0; out.len()];
+        for (first, weights) in (0..).step_by(CHUNK).zip(weights.chunks(CHUNK)) {
+            let (scale, inverse) = integers(sum(weights.len(), |i| weights[i]).to_bits(), WEIGHT);
+            sums.fill(0);
+            for (position, weight) in (first..).zip(weights) {
+                let (weight, lane) = (i32::from(rounded(weight * inverse)), position % LANES);
+                let values = &head.values(position / LANES)[lane / 2 * columns..][..columns];
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum += weight * i32::from(values[i / LANES][i % LANES][lane % 2]);
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(&sums) {
+                *out += *sum as f32 * scale;
             }
         }
-        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
-            *out = *sum as f32 * factor;
+        for out in out.iter_mut() {
+            *out *= inverse;
         }
     }
 }

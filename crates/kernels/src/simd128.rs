@@ -31,6 +31,7 @@
 //!
 //! Activations are stored in the form that each way loads with one broadcast.
 
+use super::Around;
 use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
@@ -38,7 +39,6 @@ use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, S
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
-use super::{Around, Bf16};
 use std::arch::wasm32::*;
 use std::array::from_fn;
 use std::hint::black_box;
@@ -868,12 +868,6 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    fn load_bf16(x: &[Bf16; LANES]) -> Self {
-        // SAFETY: each load is of 4 of the 16 elements.
-        Self(from_fn(|i| unsafe { u32x4_shl(u32x4_load_extend_u16x4(x.as_ptr().add(4 * i).cast()), 16) }))
-    }
-
-    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         for (i, x) in self.0.into_iter().enumerate() {
             // SAFETY: each store is of 4 of the 16 elements.
@@ -928,7 +922,7 @@ impl Lanes for F32x16 {
     #[inline(always)]
     fn load_pairs(x: &Pairs) -> Self::Integers {
         // SAFETY: each load is of 4 of the 16 pairs.
-        from_fn(|i| unsafe { v128_load(x.0.as_ptr().add(4 * i).cast()) })
+        from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) })
     }
 
     #[inline(always)]
@@ -952,7 +946,7 @@ impl Lanes for F32x16 {
             let (first, second) = (rounded(first.0[i]), rounded(second.0[i]));
             let pairs = v128_bitselect(i32x4_shl(second, 16), first, i32x4_splat(-65536));
             // SAFETY: each store is of 4 of the 16 pairs.
-            unsafe { v128_store(out.0.as_mut_ptr().add(4 * i).cast(), pairs) };
+            unsafe { v128_store(out.as_mut_ptr().add(4 * i).cast(), pairs) };
         }
     }
 

@@ -1,6 +1,7 @@
 //! Claims about kernels: every instruction set gives the bits of the scalar definition.
 
 use super::attention::{MANY, scratch_size};
+use super::attention_i16::CHUNK;
 use super::fingerprint::numbers;
 use super::*;
 use proptest::prelude::*;
@@ -248,22 +249,13 @@ proptest! {
             };
             let qs: Vec<&[f32]> = q.chunks(head_dim).collect();
             let seen: Vec<usize> = (0..queries).map(|i| mask.visible(i)).collect();
-            let kept = |x: &[f32]| -> Vec<Bf16> { x.iter().map(|x| (*x).into()).collect() };
-            let (keys_bf16, values_bf16) = (kept(&keys), kept(&values));
-            for bf16 in [false, true] {
-                twins_agree(|isa| {
-                    let mut scratch = vec![f32::NAN; scratch_size(queries, seen[queries - 1], head_dim)];
-                    let mut out = vec![f32::NAN; queries * head_dim];
-                    let outs = &mut out.chunks_mut(head_dim).collect::<Vec<_>>();
-                    match bf16 {
-                        false => dispatch!(isa, attend(&qs, &keys, &values, &shape, &seen, &mut scratch, outs)),
-                        true => {
-                            dispatch!(isa, attend_bf16(&qs, &keys_bf16, &values_bf16, &shape, &seen, &mut scratch, outs));
-                        }
-                    }
-                    out
-                });
-            }
+            twins_agree(|isa| {
+                let mut scratch = vec![f32::NAN; scratch_size(queries, seen[queries - 1], head_dim)];
+                let mut out = vec![f32::NAN; queries * head_dim];
+                let outs = &mut out.chunks_mut(head_dim).collect::<Vec<_>>();
+                dispatch!(isa, attend(&qs, &keys, &values, &shape, &seen, &mut scratch, outs));
+                out
+            });
         }
     }
 }
@@ -272,24 +264,104 @@ proptest! {
     #[test]
     fn attentions_in_integers_agree(
         head_dim in prop_oneof![1_usize..80, Just(32), Just(64), Just(128)],
-        queries in 1_usize..=9,
-        positions in prop_oneof![1_usize..40, 100_usize..200],
+        queries in prop_oneof![1_usize..=9, 10_usize..=70],
+        past in prop_oneof![0_usize..40, 100_usize..200],
         size in prop_oneof![Just(1.0), Just(1e-20), Just(1e15), Just(3e37)],
         seed: u64,
     ) {
-        let kv_stride = head_dim + seed as usize % 5;
+        let (positions, kv_stride) = (past + queries, head_dim + seed as usize % 5);
         let kept = |seed, n: usize| numbers(seed, n).iter().map(|x| x * size).collect::<Vec<f32>>();
         let (q, keys, values) = (
             numbers(seed, queries * head_dim), kept(seed ^ 1, positions * kv_stride), kept(seed ^ 2, positions * kv_stride),
         );
-        let shape = AttentionShape {
-            heads: 1, head_dim, queries, q_stride: head_dim, kv_stride, scale: 0.3 / size, mask: Mask::Full { len: positions },
-        };
-        twins_agree(|isa| {
-            let mut out = vec![f32::NAN; queries * head_dim];
-            attention_i16::with(isa, &q, &keys, &values, &shape, &mut out, &SingleThread);
-            out
-        });
+        for mask in [Mask::Full { len: positions }, Mask::Causal { past }] {
+            let shape = AttentionShape {
+                heads: 1, head_dim, queries, q_stride: head_dim, kv_stride, scale: 0.3 / size, mask,
+            };
+            twins_agree(|isa| {
+                let mut out = vec![f32::NAN; queries * head_dim];
+                let mut cache = IntegerCache::default();
+                let cache = matches!(mask, Mask::Causal { .. }).then_some(&mut cache);
+                attention_i16::with(isa, &q, &keys, &values, &shape, cache, &mut out, &SingleThread);
+                out
+            });
+        }
+    }
+}
+
+/// The seeded shape of the tests below: `queries` after `past` others, `heads` of 20.
+fn causal(heads: usize, queries: usize, past: usize) -> AttentionShape {
+    let (head_dim, width) = (20, heads * 20);
+    AttentionShape {
+        heads,
+        head_dim,
+        queries,
+        q_stride: 3 * width,
+        kv_stride: 3 * width,
+        scale: 0.3,
+        mask: Mask::Causal { past },
+    }
+}
+
+/// However a text is cut, and whatever ran before, on any pool.
+#[test]
+fn a_cache_of_integers_grows_in_any_pieces() {
+    let (heads, positions) = (3, 150);
+    let width = heads * 20;
+    let qkv = numbers(5, positions * 3 * width);
+    let run = |pieces: &[usize], pool: &dyn Pool| {
+        let (mut cache, mut outs) = (IntegerCache::default(), Vec::new());
+        // Without it the cache moves as it grows.
+        if pieces.len() < 100 {
+            cache.reserve(positions, heads, 20);
+        }
+        for &queries in pieces {
+            let past = cache.positions();
+            let qkv = &qkv[past * 3 * width..];
+            let mut out = vec![f32::NAN; queries * width];
+            let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+            cached_attention_i16(
+                qkv,
+                keys,
+                values,
+                &causal(heads, queries, past),
+                &mut cache,
+                &mut out,
+                pool,
+            );
+            outs.extend(out);
+        }
+        assert_eq!(cache.positions(), positions);
+        outs
+    };
+    let expected = run(&[positions], &SingleThread);
+    same(&run(&[positions], &Two), &expected, "two threads");
+    same(&run(&[1; 150], &SingleThread), &expected, "one by one");
+    same(&run(&[64, 5, 1, 1, 43, 36], &Two), &expected, "in pieces");
+
+    // The last queries alone, of as many new positions.
+    let (mut cache, mut out) = (IntegerCache::default(), vec![f32::NAN; 2 * width]);
+    let (keys, values, last) = (&qkv[width..], &qkv[2 * width..], &qkv[148 * 3 * width..]);
+    cached_attention_i16(last, keys, values, &causal(heads, 2, 148), &mut cache, &mut out, &SingleThread);
+    same(&out, &expected[148 * width..], "the last two");
+}
+
+/// Beside the attention in f32, where every position weighs about the same, and where one weighs nearly all.
+#[test]
+fn an_attention_in_integers_is_near_the_one_in_f32() {
+    let (heads, queries, past) = (2, 40, 700);
+    let width = heads * 20;
+    for (scale, limit) in [(1e-4, 2e-3), (0.02, 1e-3), (1.0, 1e-3)] {
+        let shape = AttentionShape { scale, ..causal(heads, queries, past) };
+        let qkv = numbers(6, (past + queries) * 3 * width);
+        let (q, keys, values) = (&qkv[past * 3 * width..], &qkv[width..], &qkv[2 * width..]);
+        let (mut out, mut exact) = (vec![0.0; queries * width], vec![0.0; queries * width]);
+        let mut cache = IntegerCache::default();
+        cached_attention_i16(q, keys, values, &shape, &mut cache, &mut out, &SingleThread);
+        attention(q, keys, values, &shape, &mut exact, &SingleThread);
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let error = norm(&mut out.iter().zip(&exact).map(|(x, y)| x - y)) / norm(&mut exact.iter().copied());
+        assert!(error < limit, "scores times {scale}: {error}");
     }
 }
 
@@ -310,9 +382,9 @@ fn integers_of_an_attention_do_not_overflow() {
             };
             twins_agree(|isa| {
                 let mut out = vec![0.0; head_dim];
-                attention_i16::with(isa, &q, &keys, &keys, &shape, &mut out, &SingleThread);
-                // Each weight is rounded by a half at most, of 32767.
-                let error = 7.0 * positions as f32 * 0.5 / 32767.0;
+                attention_i16::with(isa, &q, &keys, &keys, &shape, None, &mut out, &SingleThread);
+                // Each weight is rounded by a half at most, of 32767 for a chunk.
+                let error = 7.0 * positions.min(CHUNK) as f32 * 0.5 / 32767.0;
                 assert!(out.iter().all(|x| (x - sign * 7.0).abs() <= error + 1e-4), "{head_dim}: {out:?}");
                 out
             });
@@ -320,83 +392,43 @@ fn integers_of_an_attention_do_not_overflow() {
     }
 }
 
-/// Of one query only what it is multiplied with; of a key or a value the whole head.
+/// Of a query only what it is multiplied with; of a key or a value what sees it, and none of what comes before it.
 #[test]
 fn a_number_that_is_none_shows_in_an_attention_in_integers() {
-    let (queries, head_dim, positions) = (5, 20, 7);
-    let shape = AttentionShape {
-        heads: 1,
-        head_dim,
-        queries,
-        q_stride: head_dim,
-        kv_stride: head_dim,
-        scale: 0.3,
-        mask: Mask::Full { len: positions },
-    };
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for place in 0..3 {
+    let (queries, head_dim, positions) = (7, 20, 7);
+    for mask in [Mask::Full { len: positions }, Mask::Causal { past: 0 }] {
+        let shape = AttentionShape {
+            heads: 1,
+            head_dim,
+            queries,
+            q_stride: head_dim,
+            kv_stride: head_dim,
+            scale: 0.3,
+            mask,
+        };
+        for (bad, place) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY]
+            .into_iter()
+            .flat_map(|bad| [0, 1, 2].map(|place| (bad, place)))
+        {
             let mut inputs = [queries, positions, positions].map(|rows| numbers(1, rows * head_dim));
             inputs[place][3 * head_dim + 19] = bad;
             let [q, keys, values] = &inputs;
             twins_agree(|isa| {
                 let mut out = vec![0.0; queries * head_dim];
-                attention_i16::with(isa, q, keys, values, &shape, &mut out, &SingleThread);
+                let mut cache = IntegerCache::default();
+                let cache = matches!(mask, Mask::Causal { .. }).then_some(&mut cache);
+                attention_i16::with(isa, q, keys, values, &shape, cache, &mut out, &SingleThread);
                 for (query, out) in out.chunks(head_dim).enumerate() {
-                    let shows = place > 0 || query == 3;
+                    let shows = if place == 0 { query == 3 } else { mask.visible(query) > 3 };
                     assert!(
                         out.iter().all(|x| x.is_nan() == shows),
-                        "{bad} in {place}, query {query}: {out:?}"
+                        "{bad} in {place}, query {query}, {mask:?}: {out:?}"
                     );
                 }
                 out
             });
         }
     }
-}
-
-#[test]
-fn a_number_of_16_bits_is_the_nearest() {
-    let through = |x: f32| f32::from(Bf16::from(x));
-    for x in numbers(1, 1000) {
-        let (near, ulp) = (through(x), f32::from_bits(x.to_bits() & 0x7f80_0000) / 128.0);
-        assert!((near - x).abs() <= ulp / 2.0, "{x} became {near}");
-        assert_eq!(through(near), near);
-    }
-    // Halfway between two: to the even one.
-    assert_eq!([1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0].map(through), [1.0, 1.0 + 4.0 / 256.0]);
-    assert_eq!([-0.0, f32::INFINITY, f32::MAX].map(through), [-0.0, f32::INFINITY, f32::INFINITY]);
-    assert!(through(-0.0).is_sign_negative());
-    // Those whose fraction would be cut off or carried into the exponent too.
-    for nan in
-        [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff)]
-    {
-        assert!(through(nan).is_nan());
-    }
-}
-
-/// Attention over what is kept at 16 bits is that over the same numbers at 32.
-#[test]
-fn attention_reads_both_kinds_of_numbers() {
-    let (heads, head_dim, queries, past) = (2, 48, 3, 20);
-    let (width, positions) = (heads * head_dim, past + queries);
-    let kept: Vec<Bf16> = numbers(2, 2 * positions * width).into_iter().map(Bf16::from).collect();
-    let exact: Vec<f32> = kept.iter().map(|x| (*x).into()).collect();
-    let shape = AttentionShape {
-        heads,
-        head_dim,
-        queries,
-        q_stride: width,
-        kv_stride: width,
-        scale: 0.1,
-        mask: Mask::Causal { past },
-    };
-    let q = numbers(1, queries * width);
-    let (mut out, mut expected) = (vec![0.0; queries * width], vec![0.0; queries * width]);
-    let (keys, values) = kept.split_at(positions * width);
-    attention(&q, keys, values, &shape, &mut out, &Two);
-    let (keys, values) = exact.split_at(positions * width);
-    attention(&q, keys, values, &shape, &mut expected, &Two);
-    same(&out, &expected, "16 bits");
 }
 
 #[test]
@@ -729,7 +761,7 @@ fn attention_in_integers_is_near_the_exact_one_and_the_same_on_any_pool() {
             attention(&qkv, &qkv[width..], &qkv[2 * width..], &shape, &mut out, pool);
             out
         };
-        let (got, exact) = (run(attention_i16, &SingleThread), run(attention::<f32>, &SingleThread));
+        let (got, exact) = (run(attention_i16, &SingleThread), run(attention, &SingleThread));
         same(&run(attention_i16, &Two), &got, "two threads");
         let rms = |x: &mut dyn Iterator<Item = f32>| {
             (x.map(|x| f64::from(x * x)).sum::<f64>() / got.len() as f64).sqrt()
@@ -789,7 +821,7 @@ fn a_query_that_sees_nothing_gives_zeros() {
         mask: Mask::Full { len: 0 },
     };
     let mut out = [f32::NAN; 32];
-    attention::<f32>(&[1.0; 32], &[], &[], &shape, &mut out, &SingleThread);
+    attention(&[1.0; 32], &[], &[], &shape, &mut out, &SingleThread);
     assert_eq!(out, [0.0; 32]);
 }
 

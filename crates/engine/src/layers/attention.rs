@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::op;
 use crate::{
     error::Result,
-    kernels::{self, AttentionShape, Bf16, Element, Mask, Pool},
+    kernels::{self, AttentionShape, IntegerCache, Mask, Pool},
 };
 
 /// How an attention's heads score.
@@ -19,25 +19,18 @@ pub struct Heads {
     pub scale: f32,
 }
 
-/// Keys and values of one layer for one sequence, one row of the model's width a position.
+/// Keys and values of one layer for one sequence.
 ///
-/// Where weights are packed they are rounded to [`Bf16`]; that loses less than the products that they come from. Beside f32
-/// weights they are kept as they are.
+/// Where weights are packed they are integers of 16 bits, which takes half the memory of f32 and half the time to read it,
+/// and loses less than the products that they come from. Beside f32 weights they are kept as they are.
 #[derive(Clone, Debug, Default)]
 pub struct KeysValues {
     /// Positions that there will be at least.
     room: usize,
+    integers: IntegerCache,
     /// For each position its key and its value, in one piece: large enough for the system to get it back from a long text.
-    rounded: Vec<Rounded>,
     exact: Vec<f32>,
 }
-
-/// How rounded numbers are kept: at 16 bits, which takes half the memory and half the time to read it. In WebAssembly that
-/// time is spent on making them 32 again, so there they stay f32; what is computed is the same.
-#[cfg(not(target_arch = "wasm32"))]
-type Rounded = Bf16;
-#[cfg(target_arch = "wasm32")]
-type Rounded = f32;
 
 impl KeysValues {
     /// An empty cache that makes room for `positions` at once.
@@ -45,14 +38,54 @@ impl KeysValues {
     pub fn with_capacity(positions: usize) -> KeysValues {
         KeysValues { room: positions, ..KeysValues::default() }
     }
+
+    /// Appends the keys and values of `qkv`, rows of so many `columns`; then attention of its last rows, as many as `out` has
+    /// room for.
+    fn attend(
+        &mut self,
+        qkv: &[f32],
+        columns: usize,
+        Heads { heads, scale }: Heads,
+        exact: bool,
+        out: &mut [f32],
+        pool: &dyn Pool,
+    ) {
+        let (width, rows) = (columns / 3, qkv.len() / columns);
+        let (queries, head_dim) = (out.len() / width, width / heads);
+        let q = &qkv[(rows - queries) * columns..];
+        let shape = |kv_stride: usize, positions: usize| AttentionShape {
+            heads,
+            head_dim,
+            queries,
+            q_stride: columns,
+            kv_stride,
+            scale,
+            mask: Mask::Causal { past: positions - queries },
+        };
+        if exact {
+            let kept = &mut self.exact;
+            kept.reserve_exact((self.room * 2 * width).saturating_sub(kept.len()));
+            for row in qkv.chunks_exact(columns) {
+                kept.extend(&row[width..]);
+            }
+            let shape = shape(2 * width, kept.len() / (2 * width));
+            kernels::attention(q, kept, &kept[width..], &shape, out, pool);
+        } else {
+            let kept = &mut self.integers;
+            kept.reserve(self.room, heads, head_dim);
+            let shape = shape(columns, kept.positions() + rows);
+            let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
+            kernels::cached_attention_i16(q, keys, values, &shape, kept, out, pool);
+        }
+    }
 }
 
 /// Causal attention of every sequence of a batch over its own cache.
 ///
 /// `qkv`: `(rows, 3 * width)`, a token's query, key and value side by side, as GPT-2's `c_attn` gives them.
-/// `batch`: for each sequence its number of rows and its cache; the new keys and values are appended first, not rounded where
-/// they shall be `exact`, so a query at position `p` sees positions `0..=p`. `out`: `(rows, width)`, whose elements nobody
-/// else holds, or `(sequences, width)` where `only_last` queries are asked.
+/// `batch`: for each sequence its number of rows and its cache; the new keys and values are appended first, in integers but
+/// where they shall be `exact`, so a query at position `p` sees positions `0..=p`. `out`: `(rows, width)`, whose elements
+/// nobody else holds, or `(sequences, width)` where `only_last` queries are asked.
 ///
 /// # Errors
 /// [`crate::Error::Tensor`] if the shapes do not fit.
@@ -74,56 +107,9 @@ pub fn cached_attention(
             let (own, rest) = qkv.split_at(*rows * columns);
             let (own_out, rest_out) = out.split_at_mut(queries * width);
             (qkv, out) = (rest, rest_out);
-            let KeysValues { room, rounded, exact: unrounded } = &mut **cache;
-            if exact {
-                append(unrounded, *room, own, columns, exact);
-                attend_last(unrounded, own, columns, heads, own_out, pool);
-            } else {
-                append(rounded, *room, own, columns, exact);
-                attend_last(rounded, own, columns, heads, own_out, pool);
-            }
+            cache.attend(own, columns, heads, exact, own_out, pool);
         }
     })?)
-}
-
-/// Appends the keys and values of `qkv`, rows of so many `columns`, to those of which there will be `room` at least; rounded
-/// unless they shall be `exact`.
-fn append<E: From<f32> + From<Bf16>>(
-    kept: &mut Vec<E>,
-    room: usize,
-    qkv: &[f32],
-    columns: usize,
-    exact: bool,
-) {
-    let width = columns / 3;
-    let keep = |x: &f32| if exact { E::from(*x) } else { E::from(Bf16::from(*x)) };
-    kept.reserve_exact((room * 2 * width).saturating_sub(kept.len()));
-    for row in qkv.chunks_exact(columns) {
-        kept.extend(row[width..].iter().map(keep));
-    }
-}
-
-/// Attention of the last rows of `qkv`, as many as `out` has room for.
-fn attend_last<E: Element>(
-    kept: &[E],
-    qkv: &[f32],
-    columns: usize,
-    Heads { heads, scale }: Heads,
-    out: &mut [f32],
-    pool: &dyn Pool,
-) {
-    let width = columns / 3;
-    let queries = out.len() / width;
-    let shape = AttentionShape {
-        heads,
-        head_dim: width / heads,
-        queries,
-        q_stride: columns,
-        kv_stride: 2 * width,
-        scale,
-        mask: Mask::Causal { past: kept.len() / (2 * width) - queries },
-    };
-    kernels::attention(&qkv[qkv.len() - queries * columns..], kept, &kept[width..], &shape, out, pool);
 }
 
 /// Attention of every text of a batch over itself, its scores multiplied with `1/sqrt(head_dim)`.

@@ -8,7 +8,7 @@ use crate::{
     },
     classify::Activation,
     error::{Error, Result},
-    kernels::{self, Pool},
+    kernels::Pool,
 };
 
 /// An encoder with a classification head.
@@ -46,10 +46,10 @@ impl Encoder {
         &self.config
     }
 
-    /// Most tokens of a text; of a model with more positions 32768, as many as attention in integers adds up.
+    /// Most tokens of a text.
     #[must_use]
     pub fn max_positions(&self) -> usize {
-        self.config.max_position_embeddings.min(kernels::POSITIONS_I16)
+        self.config.max_position_embeddings
     }
 
     /// Names of the head's outputs.

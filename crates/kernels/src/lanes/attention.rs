@@ -15,52 +15,16 @@
 //!    16 registers two queries at a time are faster than one or four.
 
 use super::{Lanes, exp_minus_max, padded, weight};
-use crate::Bf16;
 use crate::attention::{AttentionShape, COPIED, MANY, TOGETHER, share_copies};
 use crate::math;
 use crate::scalar::LANES;
 use std::array::from_fn;
 
-/// What keys and values are kept as.
-trait Load: Copy + Into<f32> {
-    fn load<F: Lanes>(x: &[Self; LANES]) -> F;
-
-    /// The numbers as f32: where they are, or in `wide`.
-    fn wide<'a, F: Lanes>(x: &'a [[Self; LANES]], wide: &'a mut [[f32; LANES]]) -> &'a [[f32; LANES]];
-}
-
-impl Load for f32 {
-    #[inline(always)]
-    fn load<F: Lanes>(x: &[Self; LANES]) -> F {
-        F::load(x)
-    }
-
-    #[inline(always)]
-    fn wide<'a, F: Lanes>(x: &'a [[Self; LANES]], _wide: &'a mut [[f32; LANES]]) -> &'a [[f32; LANES]] {
-        x
-    }
-}
-
-impl Load for Bf16 {
-    #[inline(always)]
-    fn load<F: Lanes>(x: &[Self; LANES]) -> F {
-        F::load_bf16(x)
-    }
-
-    #[inline(always)]
-    fn wide<'a, F: Lanes>(x: &'a [[Self; LANES]], wide: &'a mut [[f32; LANES]]) -> &'a [[f32; LANES]] {
-        for (x, wide) in x.iter().zip(&mut *wide) {
-            F::load_bf16(x).store(wide);
-        }
-        wide
-    }
-}
-
 /// A query, ready to be multiplied with keys. A trait and no closure, since a closure that is called from several places
 /// is compiled apart, without the features that the calling function enables.
 trait Query<F> {
     /// The products with the first elements of `keys` in 16 lanes, not yet folded.
-    fn dot<E: Load>(&self, keys: &[E]) -> F;
+    fn dot(&self, keys: &[f32]) -> F;
     /// Elements of the query.
     fn size(&self) -> usize;
 }
@@ -68,17 +32,15 @@ trait Query<F> {
 /// A query of any size.
 impl<F: Lanes> Query<F> for [f32] {
     #[inline(always)]
-    fn dot<E: Load>(&self, keys: &[E]) -> F {
+    fn dot(&self, keys: &[f32]) -> F {
         let (qs, q_rest) = self.as_chunks::<LANES>();
         let (keys, key_rest) = keys[..self.len()].as_chunks::<LANES>();
         let mut lanes = F::splat(0.0);
         for (q, key) in qs.iter().zip(keys) {
-            lanes = lanes.add(F::load(q).mul(E::load(key)));
+            lanes = lanes.add(F::load(q).mul(F::load(key)));
         }
         if !q_rest.is_empty() {
-            let mut key = [0.0; LANES];
-            key.iter_mut().zip(key_rest).for_each(|(key, kept)| *key = (*kept).into());
-            lanes = lanes.add(padded::<F>(q_rest, 0.0).mul(F::load(&key)));
+            lanes = lanes.add(padded::<F>(q_rest, 0.0).mul(padded(key_rest, 0.0)));
         }
         lanes
     }
@@ -95,11 +57,12 @@ impl<F: Lanes> Query<F> for [f32] {
 /// softmax does not see.
 impl<F: Lanes, const N: usize> Query<F> for [F; N] {
     #[inline(always)]
-    fn dot<E: Load>(&self, keys: &[E]) -> F {
-        let keys: &[[E; LANES]; N] = keys.as_chunks().0.first_chunk().expect("a key has the size of a head");
-        let mut lanes = self[0].mul(E::load(&keys[0]));
+    fn dot(&self, keys: &[f32]) -> F {
+        let keys: &[[f32; LANES]; N] =
+            keys.as_chunks().0.first_chunk().expect("a key has the size of a head");
+        let mut lanes = self[0].mul(F::load(&keys[0]));
         for i in 1..N {
-            lanes = lanes.add(self[i].mul(E::load(&keys[i])));
+            lanes = lanes.add(self[i].mul(F::load(&keys[i])));
         }
         lanes
     }
@@ -128,27 +91,21 @@ const AHEAD: usize = 16;
 
 /// Asks for the `n` elements of `x` from `at` on, which may lie beyond its end.
 #[inline(always)]
-fn fetch<F: Lanes, E: Load>(x: &[E], at: usize, n: usize) {
-    for i in (0..n).step_by(64 / size_of::<E>()) {
+fn fetch<F: Lanes>(x: &[f32], at: usize, n: usize) {
+    for i in (0..n).step_by(64 / size_of::<f32>()) {
         F::fetch(x.as_ptr().wrapping_add(at + i).cast());
     }
 }
 
 /// The scores of all positions.
 #[inline(always)]
-fn score<F: Lanes, E: Load, Q: Query<F> + ?Sized>(
-    q: &Q,
-    keys: &[E],
-    stride: usize,
-    scores: &mut [f32],
-    scale: f32,
-) {
+fn score<F: Lanes, Q: Query<F> + ?Sized>(q: &Q, keys: &[f32], stride: usize, scores: &mut [f32], scale: f32) {
     let (fours, rest) = scores.as_chunks_mut::<4>();
     let first = 4 * fours.len();
     for (i, scores) in fours.iter_mut().enumerate() {
         let keys = &keys[4 * i * stride..];
         for position in 0..4 {
-            fetch::<F, E>(keys, (AHEAD + position) * stride, q.size());
+            fetch::<F>(keys, (AHEAD + position) * stride, q.size());
         }
         let products =
             [q.dot(keys), q.dot(&keys[stride..]), q.dot(&keys[2 * stride..]), q.dot(&keys[3 * stride..])];
@@ -163,19 +120,19 @@ fn score<F: Lanes, E: Load, Q: Query<F> + ?Sized>(
 
 /// `out = sum over positions of score * value` for `16 * N` columns of the values, kept in registers.
 #[inline(always)]
-fn weigh_values<F: Lanes, E: Load, const N: usize>(
+fn weigh_values<F: Lanes, const N: usize>(
     scores: &[f32],
-    values: &[E],
+    values: &[f32],
     stride: usize,
     inverse: f32,
     out: &mut [f32],
 ) {
     let mut sums = [F::splat(0.0); N];
     for (position, score) in scores.iter().enumerate() {
-        fetch::<F, E>(values, (position + AHEAD) * stride, N * LANES);
+        fetch::<F>(values, (position + AHEAD) * stride, N * LANES);
         let (values, _) = values[position * stride..][..N * LANES].as_chunks::<LANES>();
         for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = sum.add(F::splat(*score).mul(E::load(value)));
+            *sum = sum.add(F::splat(*score).mul(F::load(value)));
         }
     }
     let (outs, _) = out.as_chunks_mut::<LANES>();
@@ -186,9 +143,9 @@ fn weigh_values<F: Lanes, E: Load, const N: usize>(
 
 /// The scores of four queries over the positions that all of them see.
 #[inline(always)]
-fn score_four<F: Lanes, E: Load, const N: usize>(
+fn score_four<F: Lanes, const N: usize>(
     qs: &[&[f32]; TOGETHER],
-    keys: &[E],
+    keys: &[f32],
     shape: &AttentionShape,
     seen: usize,
     scores: &mut [&mut [f32]; TOGETHER],
@@ -205,17 +162,17 @@ fn score_four<F: Lanes, E: Load, const N: usize>(
 
 /// Four queries of a head of `16 * N`, which share the loads of keys and values.
 #[inline(always)]
-fn attend_four<F: Lanes, E: Load, const N: usize>(
+fn attend_four<F: Lanes, const N: usize>(
     qs: &[&[f32]; TOGETHER],
-    keys: &[E],
-    values: &[E],
+    keys: &[f32],
+    values: &[f32],
     shape: &AttentionShape,
     scores: &mut [&mut [f32]; TOGETHER],
     outs: &mut [&mut [f32]; TOGETHER],
 ) {
     let stride = shape.kv_stride;
     let seen = scores[0].len();
-    score_four::<F, E, N>(qs, keys, shape, seen, scores);
+    score_four::<F, N>(qs, keys, shape, seen, scores);
     let mut inverses = [0.0; TOGETHER];
     for ((q, scores), inverse) in qs.iter().zip(scores.iter_mut()).zip(&mut inverses) {
         let rest = &mut scores[seen..];
@@ -225,15 +182,15 @@ fn attend_four<F: Lanes, E: Load, const N: usize>(
         *inverse = 1.0 / exp_minus_max::<F>(scores);
     }
     let scores = scores.each_ref().map(|scores| &**scores);
-    add_values_to_four::<F, E, N>(scores, values, stride, true, inverses, outs);
+    add_values_to_four::<F, N>(scores, values, stride, true, inverses, outs);
 }
 
 /// Adds `score * value` to `16 * N` columns of `outs` from `at` on, or to 0 where they are `fresh`, and multiplies the sums
 /// with `factors`, for `Q` queries: over the positions that all of them see, then over what each sees by itself.
 #[inline(always)]
-fn add_values<F: Lanes, E: Load, const Q: usize, const N: usize>(
+fn add_values<F: Lanes, const Q: usize, const N: usize>(
     scores: &[&[f32]],
-    values: &[E],
+    values: &[f32],
     stride: usize,
     fresh: bool,
     factors: &[f32],
@@ -250,7 +207,7 @@ fn add_values<F: Lanes, E: Load, const Q: usize, const N: usize>(
     for position in 0..seen {
         let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
         for i in 0..N {
-            let value = E::load(&values[i]);
+            let value = F::load(&values[i]);
             for q in 0..Q {
                 sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(value));
             }
@@ -260,7 +217,7 @@ fn add_values<F: Lanes, E: Load, const Q: usize, const N: usize>(
         for position in seen..scores[q].len() {
             let (values, _) = values[position * stride + at..][..N * LANES].as_chunks::<LANES>();
             for i in 0..N {
-                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(E::load(&values[i])));
+                sums[q][i] = sums[q][i].add(F::splat(scores[q][position]).mul(F::load(&values[i])));
             }
         }
         let (outs, _) = outs[q][at..].as_chunks_mut::<LANES>();
@@ -272,22 +229,22 @@ fn add_values<F: Lanes, E: Load, const Q: usize, const N: usize>(
 
 /// [`add_values`] for four queries of a head of `16 * N`.
 #[inline(always)]
-fn add_values_to_four<F: Lanes, E: Load, const N: usize>(
+fn add_values_to_four<F: Lanes, const N: usize>(
     scores: [&[f32]; TOGETHER],
-    values: &[E],
+    values: &[f32],
     stride: usize,
     fresh: bool,
     factors: [f32; TOGETHER],
     outs: &mut [&mut [f32]; TOGETHER],
 ) {
     if F::REGISTERS >= 16 {
-        add_values::<F, E, TOGETHER, N>(&scores, values, stride, fresh, &factors, 0, outs);
+        add_values::<F, TOGETHER, N>(&scores, values, stride, fresh, &factors, 0, outs);
     } else {
         // Half the queries and 16 columns at a time fit the registers.
         for (at, half) in (0..N).flat_map(|i| [(i, 0), (i, 2)]) {
             let (scores, factors) = (&scores[half..half + 2], &factors[half..half + 2]);
             let outs = &mut outs[half..half + 2];
-            add_values::<F, E, 2, 1>(scores, values, stride, fresh, factors, at * LANES, outs);
+            add_values::<F, 2, 1>(scores, values, stride, fresh, factors, at * LANES, outs);
         }
     }
 }
@@ -353,13 +310,11 @@ fn score_transposed<F: Lanes, const Q: usize, const N: usize>(
 
 /// Copies the keys of at most 16 positions; where there are fewer, the last one fills the other lanes.
 #[inline(always)]
-fn transpose<F: Lanes, E: Load, const N: usize>(keys: &[E], stride: usize, n: usize, out: &mut Keys<N>) {
+fn transpose<F: Lanes, const N: usize>(keys: &[f32], stride: usize, n: usize, out: &mut Keys<N>) {
     // Loops and no closures: those of an array's `map` are not always inlined, and then lack the features.
     let mut rows: [&[[f32; 4]]; LANES] = [&[]; LANES];
-    let mut wide = [[[0.0; LANES]; N]; LANES];
-    for ((lane, row), wide) in rows.iter_mut().enumerate().zip(&mut wide) {
-        let key = keys[lane.min(n - 1) * stride..][..N * LANES].as_chunks().0;
-        *row = E::wide::<F>(key, wide).as_flattened().as_chunks().0;
+    for (lane, row) in rows.iter_mut().enumerate() {
+        *row = keys[lane.min(n - 1) * stride..][..N * LANES].as_chunks().0;
     }
     for (i, out) in out.as_flattened_mut().as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let mut fours = [&[0.0; 4]; LANES];
@@ -403,10 +358,10 @@ pub(super) fn exp_minus_max_of_four<F: Lanes>(rows: [&mut [[f32; LANES]]; TOGETH
 
 /// Many queries of a head of `16 * N`, which share copies of keys and values.
 #[inline(always)]
-fn attend_many<F: Lanes, E: Load, const N: usize>(
+fn attend_many<F: Lanes, const N: usize>(
     qs: &[[&[f32]; TOGETHER]],
-    keys: &[E],
-    values: &[E],
+    keys: &[f32],
+    values: &[f32],
     shape: &AttentionShape,
     seen: &[[usize; TOGETHER]],
     scratch: &mut [f32],
@@ -419,7 +374,7 @@ fn attend_many<F: Lanes, E: Load, const N: usize>(
     for first in (0..positions).step_by(COPIED) {
         let copied = COPIED.min(positions - first);
         for (at, copy) in (0..copied).step_by(LANES).zip(&mut *blocks) {
-            transpose::<F, E, N>(&keys[(first + at) * stride..], stride, copied - at, copy);
+            transpose::<F, N>(&keys[(first + at) * stride..], stride, copied - at, copy);
         }
         for ((qs, seen), scores) in qs.iter().zip(seen).zip(scores.chunks_exact_mut(TOGETHER * row)) {
             let qs = qs.map(|q| q.as_chunks().0.first_chunk().expect("a query has the size of a head"));
@@ -454,7 +409,7 @@ fn attend_many<F: Lanes, E: Load, const N: usize>(
         for (position, copy) in (first..first + copied).zip(copies.chunks_exact_mut(N * LANES)) {
             for (value, copy) in values[position * stride..].as_chunks().0.iter().zip(copy.as_chunks_mut().0)
             {
-                E::load::<F>(value).store(copy);
+                F::load(value).store(copy);
             }
         }
         let groups = seen.iter().zip(scores.chunks_exact(TOGETHER * row)).zip(&inverses).zip(outs.iter_mut());
@@ -466,7 +421,7 @@ fn attend_many<F: Lanes, E: Load, const N: usize>(
                     &scores[q * row..][first.min(end)..end]
                 });
                 let factors = if all <= end { *inverses } else { [1.0; TOGETHER] };
-                add_values_to_four::<F, f32, N>(scores, copies, N * LANES, first == 0, factors, outs);
+                add_values_to_four::<F, N>(scores, copies, N * LANES, first == 0, factors, outs);
             }
         }
     }
@@ -482,90 +437,73 @@ pub(crate) fn attend<F: Lanes>(
     scratch: &mut [f32],
     outs: &mut [&mut [f32]],
 ) {
-    attend_of::<F, f32>(qs, keys, values, shape, seen, scratch, outs);
-}
-
-#[inline(always)]
-pub(crate) fn attend_bf16<F: Lanes>(
-    qs: &[&[f32]],
-    keys: &[Bf16],
-    values: &[Bf16],
-    shape: &AttentionShape,
-    seen: &[usize],
-    scratch: &mut [f32],
-    outs: &mut [&mut [f32]],
-) {
-    attend_of::<F, Bf16>(qs, keys, values, shape, seen, scratch, outs);
-}
-
-#[inline(always)]
-fn attend_of<F: Lanes, E: Load>(
-    qs: &[&[f32]],
-    keys: &[E],
-    values: &[E],
-    shape: &AttentionShape,
-    seen: &[usize],
-    scratch: &mut [f32],
-    outs: &mut [&mut [f32]],
-) {
     let mut done = 0;
     if share_copies(qs.len()) && matches!(shape.head_dim, 32 | 64) {
         let (fours, seen, outs) = (qs.as_chunks().0, seen.as_chunks().0, outs.as_chunks_mut().0);
         done = fours.len() * TOGETHER;
         match shape.head_dim {
-            32 => attend_many::<F, E, 2>(fours, keys, values, shape, seen, scratch, outs),
-            _ => attend_many::<F, E, 4>(fours, keys, values, shape, seen, scratch, outs),
+            32 => attend_many::<F, 2>(fours, keys, values, shape, seen, scratch, outs),
+            _ => attend_many::<F, 4>(fours, keys, values, shape, seen, scratch, outs),
         }
     }
     let (qs, outs) = (&qs[done..], &mut outs[done..]);
     let row = seen[seen.len() - 1].next_multiple_of(LANES);
     let mut rows = scratch.chunks_exact_mut(row).zip(&seen[done..]).map(|(row, seen)| &mut row[..*seen]);
-    if let (Some(qs), Some(outs), 32 | 64) = (qs.as_array(), outs.as_mut_array(), shape.head_dim) {
+    if let (Some(qs), Some(outs), 32 | 64) =
+        (qs.as_array(), outs.as_mut_array(), known_size::<F>(shape.head_dim))
+    {
         let scores = &mut from_fn(|_| rows.next().expect("a row a query"));
         return match shape.head_dim {
-            32 => attend_four::<F, E, 2>(qs, keys, values, shape, scores, outs),
-            _ => attend_four::<F, E, 4>(qs, keys, values, shape, scores, outs),
+            32 => attend_four::<F, 2>(qs, keys, values, shape, scores, outs),
+            _ => attend_four::<F, 4>(qs, keys, values, shape, scores, outs),
         };
     }
     for ((q, scores), out) in qs.iter().zip(rows).zip(outs) {
-        attend_alone::<F, E>(q, keys, values, shape, scores, out);
+        attend_alone::<F>(q, keys, values, shape, scores, out);
     }
 }
 
+/// A head's size, or 0 where there is no form of its own for one. In WebAssembly, where attention in f32 is that of f32 weights
+/// alone, their products take so long that no time was lost, and the page's program is 4 kB smaller.
 #[inline(always)]
-fn attend_alone<F: Lanes, E: Load>(
+fn known_size<F: Lanes>(head_dim: usize) -> usize {
+    if F::REGISTERS >= 8 { head_dim } else { 0 }
+}
+
+#[inline(always)]
+fn attend_alone<F: Lanes>(
     q: &[f32],
-    keys: &[E],
-    values: &[E],
+    keys: &[f32],
+    values: &[f32],
     shape: &AttentionShape,
     scores: &mut [f32],
     out: &mut [f32],
 ) {
     let (stride, n) = (shape.kv_stride, q.len());
-    match n {
+    match known_size::<F>(n) {
         32 => score(&registers::<F, 2>(q), keys, stride, scores, shape.scale),
         64 => score(&registers::<F, 4>(q), keys, stride, scores, shape.scale),
-        _ => score::<F, E, [f32]>(q, keys, stride, scores, shape.scale),
+        _ => score::<F, [f32]>(q, keys, stride, scores, shape.scale),
     }
     let inverse = 1.0 / exp_minus_max::<F>(scores);
     let mut at = 0;
     while F::KEPT >= 4 && n - at >= 4 * LANES {
-        weigh_values::<F, E, 4>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 4>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += 4 * LANES;
     }
     while n - at >= 2 * LANES {
-        weigh_values::<F, E, 2>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 2>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += 2 * LANES;
     }
     if n - at >= LANES {
-        weigh_values::<F, E, 1>(scores, &values[at..], stride, inverse, &mut out[at..]);
+        weigh_values::<F, 1>(scores, &values[at..], stride, inverse, &mut out[at..]);
         at += LANES;
     }
     for i in at..n {
         let sum = scores
             .iter()
             .enumerate()
-            .fold(0.0, |sum, (position, score)| sum + score * values[position * stride + i].into());
+            .fold(0.0, |sum, (position, score)| sum + score * values[position * stride + i]);
         out[i] = sum * inverse;
     }
 }

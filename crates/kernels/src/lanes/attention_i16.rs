@@ -3,27 +3,33 @@
 //! 1. Keys lie transposed, 16 positions side by side: a lane adds up the score of one key, so that nothing is folded, and
 //!    scores come as they are stored. Values lie in pairs of positions, a lane an element.
 //! 2. Four queries go together through keys and values, as many of them at a time as there are registers for sums.
+//! 3. A single one, a generator's, waits for memory, since all weights were read after the cache was last. It asks for keys
+//!    ahead, and for the values that it will need.
 
 use super::attention::exp_minus_max_of_four;
-use super::{Lanes, padded, store_part};
+use super::{Lanes, exp_minus_max, padded, store_part};
 use crate::attention::TOGETHER;
-use crate::attention_i16::{Head, Row, VALUE, Work, integers, query_limit, weight_scales};
+use crate::attention_i16::{CHUNK, Head, Pairs, Parts, Row, VALUE, WEIGHT, Work, groups, integers};
 use crate::scalar::LANES;
 use std::array::from_fn;
+use std::ops::Range;
 
-/// The bits of the largest magnitude of the rows of `n` elements, `stride` apart.
+/// The largest magnitudes of some elements, a lane for each 16th.
 #[inline(always)]
-fn magnitude<F: Lanes>(x: &[f32], stride: usize, rows: usize, n: usize) -> u32 {
+fn magnitudes<F: Lanes>(x: &[f32]) -> F {
+    let (chunks, rest) = x.as_chunks();
     let mut highest = F::splat(0.0);
-    for row in 0..rows {
-        let (chunks, rest) = x[row * stride..][..n].as_chunks::<LANES>();
-        for x in chunks {
-            highest = highest.max_magnitude(F::load(x));
-        }
-        highest = highest.max_magnitude(padded(rest, 0.0));
+    for x in chunks {
+        highest = highest.max_magnitude(F::load(x));
     }
+    if rest.is_empty() { highest } else { highest.max_magnitude(padded(rest, 0.0)) }
+}
+
+/// The bits of the largest magnitude.
+#[inline(always)]
+fn magnitude<F: Lanes>(x: &[f32]) -> u32 {
     let mut lanes = [0.0; LANES];
-    highest.store(&mut lanes);
+    magnitudes::<F>(x).store(&mut lanes);
     lanes.iter().fold(0, |highest, lane| highest.max(lane.to_bits()))
 }
 
@@ -33,49 +39,141 @@ fn chunk<F: Lanes>(row: &[f32], at: usize) -> F {
     padded(&row[at.min(row.len())..row.len().min(at + LANES)], 0.0)
 }
 
+/// The elements `4 * i..4 * i + 4` of 16 rows, a lane a row.
 #[inline(always)]
-pub(crate) fn pack_i16<F: Lanes>(keys: &[f32], values: &[f32], stride: usize, head: &mut Head) {
-    let (positions, head_dim, pairs, columns) = (head.positions, head.head_dim, head.pairs(), head.columns());
-    let (key_scale, inverse) =
-        integers(magnitude::<F>(keys, stride, positions, head_dim), query_limit(head_dim));
+fn transposed<F: Lanes>(rows: &[[f32; LANES]; LANES], i: usize) -> [F; 4] {
+    let mut fours = [&[0.0; 4]; LANES];
+    for (four, row) in fours.iter_mut().zip(rows) {
+        *four = &row.as_chunks().0[i];
+    }
+    F::transpose(fours)
+}
+
+#[inline(always)]
+pub(crate) fn pack_i16<F: Lanes>(
+    keys: &[f32],
+    values: &[f32],
+    stride: usize,
+    new: Range<usize>,
+    head: &mut Head<'_>,
+) {
+    let mut position = new.start;
+    while position < new.end {
+        let at = (position - new.start) * stride;
+        let (keys, values) = (&keys[at..], &values[at..]);
+        // One by one takes WebAssembly no longer than it can measure, and less of the page.
+        if F::REGISTERS >= 8 && position.is_multiple_of(LANES) && new.end - position >= LANES {
+            pack_group::<F>(keys, values, stride, position / LANES, head);
+            position += LANES;
+        } else {
+            pack_position::<F>(keys, values, position, head);
+            position += 1;
+        }
+    }
+}
+
+/// A whole group of positions.
+#[inline(always)]
+fn pack_group<F: Lanes>(keys: &[f32], values: &[f32], stride: usize, group: usize, head: &mut Head<'_>) {
+    let (head_dim, columns, limit) = (head.head_dim, head.columns(), head.limit);
+    let (packed_keys, packed_values, scales) = head.tile_mut(group);
     let mut rows = [[0.0; LANES]; LANES];
-    for (group, out) in head.keys.chunks_exact_mut(pairs).enumerate() {
-        for (column, out) in out.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
-            for (lane, row) in rows.iter_mut().enumerate() {
-                // Zeros where there are no positions, or no elements.
-                let position = group * LANES + lane;
-                let key = if position < positions { &keys[position * stride..][..head_dim] } else { &[] };
-                chunk::<F>(key, column * LANES).mul(F::splat(inverse)).store(row);
-            }
-            for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                let mut fours = [&[0.0; 4]; LANES];
-                for (four, row) in fours.iter_mut().zip(&rows) {
-                    *four = &row.as_chunks().0[i];
-                }
-                let [a, b, c, d] = F::transpose(fours);
-                F::store_pairs(a, b, &mut out[0]);
-                F::store_pairs(c, d, &mut out[1]);
-            }
+    let inverses = group_scales::<F>(keys, stride, head_dim, limit, &mut scales[0]);
+    for (column, out) in packed_keys.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
+        for lane in 0..LANES {
+            let key = chunk::<F>(&keys[lane * stride..][..head_dim], column * LANES);
+            key.mul(F::splat(inverses[lane])).store(&mut rows[lane]);
+        }
+        for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let [a, b, c, d] = transposed::<F>(&rows, i);
+            F::store_pairs(a, b, &mut out[0]);
+            F::store_pairs(c, d, &mut out[1]);
         }
     }
-    let (value_scale, inverse) = integers(magnitude::<F>(values, stride, positions, head_dim), VALUE);
-    for (pair, out) in head.values.chunks_exact_mut(columns).enumerate() {
-        let first = &values[2 * pair * stride..][..head_dim];
-        let second =
-            if 2 * pair + 1 < positions { &values[(2 * pair + 1) * stride..][..head_dim] } else { &[] };
+    let inverses = group_scales::<F>(values, stride, head_dim, VALUE, &mut scales[1]);
+    for (pair, out) in packed_values.chunks_exact_mut(columns).enumerate() {
         for (column, out) in out.iter_mut().enumerate() {
-            let (a, b) = (chunk::<F>(first, column * LANES), chunk::<F>(second, column * LANES));
-            F::store_pairs(a.mul(F::splat(inverse)), b.mul(F::splat(inverse)), out);
+            let mut both = [F::splat(0.0); 2];
+            for (i, value) in both.iter_mut().enumerate() {
+                let lane = 2 * pair + i;
+                *value = chunk::<F>(&values[lane * stride..][..head_dim], column * LANES)
+                    .mul(F::splat(inverses[lane]));
+            }
+            F::store_pairs(both[0], both[1], out);
         }
     }
-    head.scales = [key_scale, value_scale];
+}
+
+/// The scales of 16 rows, and their inverses.
+#[inline(always)]
+fn group_scales<F: Lanes>(
+    x: &[f32],
+    stride: usize,
+    n: usize,
+    limit: f32,
+    scales: &mut [f32; LANES],
+) -> [f32; LANES] {
+    let mut rows = [[0.0; LANES]; LANES];
+    for (lane, row) in rows.iter_mut().enumerate() {
+        magnitudes::<F>(&x[lane * stride..][..n]).store(row);
+    }
+    let mut highest = F::splat(0.0);
+    for i in 0..LANES / 4 {
+        for x in transposed::<F>(&rows, i) {
+            highest = highest.max_magnitude(x);
+        }
+    }
+    let mut inverses = [0.0; LANES];
+    highest.store(&mut inverses);
+    for (inverse, scale) in inverses.iter_mut().zip(scales) {
+        (*scale, *inverse) = integers(inverse.to_bits(), limit);
+    }
+    inverses
+}
+
+/// A position of a group that is not whole yet.
+#[inline(always)]
+fn pack_position<F: Lanes>(keys: &[f32], values: &[f32], position: usize, head: &mut Head<'_>) {
+    let (head_dim, columns, limit) = (head.head_dim, head.columns(), head.limit);
+    let lane = position % LANES;
+    let (packed_keys, packed_values, scales) = head.tile_mut(position / LANES);
+    let mut row: Row = [0; LANES / 2];
+    let key = &keys[..head_dim];
+    let (scale, inverse) = integers(magnitude::<F>(key), limit);
+    scales[0][lane] = scale;
+    for (column, out) in packed_keys.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
+        chunk::<F>(key, column * LANES).mul(F::splat(inverse)).store_i16(&mut row);
+        for (out, pair) in out.iter_mut().zip(row) {
+            out[lane] = halves(pair);
+        }
+    }
+    let value = &values[..head_dim];
+    let (scale, inverse) = integers(magnitude::<F>(value), VALUE);
+    scales[1][lane] = scale;
+    for (column, out) in packed_values[lane / 2 * columns..][..columns].iter_mut().enumerate() {
+        chunk::<F>(value, column * LANES).mul(F::splat(inverse)).store_i16(&mut row);
+        for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(row) {
+            let [first, second] = halves(pair);
+            out[0][lane % 2] = first;
+            out[1][lane % 2] = second;
+        }
+    }
+}
+
+#[inline(always)]
+fn halves(pair: i32) -> [i16; 2] {
+    [pair as i16, (pair >> 16) as i16]
 }
 
 /// The numbers as integers, after multiplication with `inverse`.
 #[inline(always)]
 fn store_rows<F: Lanes>(x: &[f32], inverse: f32, out: &mut [Row]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        chunk::<F>(x, i * LANES).mul(F::splat(inverse)).store_i16(out);
+    let (chunks, rest) = x.as_chunks();
+    for (x, out) in chunks.iter().zip(&mut *out) {
+        F::load(x).mul(F::splat(inverse)).store_i16(out);
+    }
+    if chunks.len() < out.len() {
+        padded::<F>(rest, 0.0).mul(F::splat(inverse)).store_i16(&mut out[chunks.len()]);
     }
 }
 
@@ -83,19 +181,33 @@ fn store_rows<F: Lanes>(x: &[f32], inverse: f32, out: &mut [Row]) {
 #[inline(always)]
 fn score<F: Lanes, const Q: usize, const G: usize>(
     queries: &[Row],
-    head: &Head,
-    factors: &[f32],
+    head: &Head<'_>,
+    scale: f32,
+    q_scales: &[f32],
     scores: &mut [[f32; LANES]],
 ) {
     let pairs = head.pairs();
     let queries: [&[i32]; Q] = from_fn(|q| &queries.as_flattened()[q * pairs..][..pairs]);
     let row = scores.len() / Q;
-    for (at, keys) in head.keys.chunks_exact(G * pairs).enumerate() {
+    for at in (0..row).step_by(G) {
+        let mut keys: [&[Pairs]; G] = [&[]; G];
+        let (mut ahead, mut values) = (keys, keys);
+        for g in 0..G {
+            keys[g] = head.keys(at + g);
+            if Q == 1 {
+                ahead[g] = head.keys((at + G + g).min(row - 1));
+                values[g] = head.values(at + g);
+            }
+        }
         let mut sums = [[F::splat_pair(0); G]; Q];
         for i in 0..pairs {
             let mut key = sums[0];
             for g in 0..G {
-                key[g] = F::load_pairs(&keys[g * pairs + i]);
+                if Q == 1 {
+                    F::fetch((&raw const ahead[g][i]).cast());
+                    F::fetch((&raw const values[g][i]).cast());
+                }
+                key[g] = F::load_pairs(&keys[g][i]);
             }
             for q in 0..Q {
                 let query = F::splat_pair(queries[q][i]);
@@ -104,46 +216,122 @@ fn score<F: Lanes, const Q: usize, const G: usize>(
                 }
             }
         }
-        for q in 0..Q {
-            for g in 0..G {
-                let score = F::from_sums(sums[q][g]).mul(F::splat(factors[q]));
-                score.store(&mut scores[q * row + at * G + g]);
+        for g in 0..G {
+            let scales = F::load(&head.scales(at + g)[0]).mul(F::splat(scale));
+            for q in 0..Q {
+                let score = F::from_sums(sums[q][g]).mul(scales.mul(F::splat(q_scales[q])));
+                score.store(&mut scores[q * row + at + g]);
             }
         }
     }
 }
 
-/// The weighted sums of `16 * C` elements of the values from group `at` on, for `Q` queries. `weights`: a row a query.
+/// The weighted sums of `16 * C` elements of the values from column `at` on, for `Q` queries. `weights`: a row a query.
 #[inline(always)]
 fn add_values<F: Lanes, const Q: usize, const C: usize>(
     weights: &[Row],
-    head: &Head,
+    head: &Head<'_>,
     at: usize,
-    factors: &[f32],
+    factors: &[[f32; TOGETHER]],
+    inverses: &[f32; TOGETHER],
+    first: usize,
     outs: &mut [&mut [f32]],
 ) {
-    let (columns, n) = (head.columns(), head.positions.div_ceil(2));
-    let row = weights.len() / Q;
-    let weights: [&[i32]; Q] = from_fn(|q| &weights[q * row..][..row].as_flattened()[..n]);
-    let mut sums = [[F::splat_pair(0); C]; Q];
-    for (i, values) in head.values.chunks_exact(columns).enumerate().take(n) {
-        let mut value = sums[0];
-        for c in 0..C {
-            value[c] = F::load_pairs(&values[at + c]);
+    let (columns, row) = (head.columns(), weights.len() / Q);
+    let mut all = [[F::splat(0.0); C]; Q];
+    for (chunk, factors) in factors.iter().enumerate() {
+        let mut sums = [[F::splat_pair(0); C]; Q];
+        for group in (chunk * (CHUNK / LANES)..row).take(CHUNK / LANES) {
+            let mut own = [&weights[0]; Q];
+            for q in 0..Q {
+                own[q] = &weights[q * row + group];
+            }
+            // Of a number that compilers do not know: in straight-line code LLVM would make two instructions of each product.
+            for (i, values) in head.values(group).chunks_exact(columns).enumerate() {
+                let mut value = sums[0];
+                for c in 0..C {
+                    value[c] = F::load_pairs(&values[at + c]);
+                }
+                for q in 0..Q {
+                    let weight = F::splat_pair(own[q][i % own[q].len()]);
+                    for c in 0..C {
+                        sums[q][c] = F::add_products(sums[q][c], value[c], weight);
+                    }
+                }
+            }
         }
         for q in 0..Q {
-            let weight = F::splat_pair(weights[q][i]);
             for c in 0..C {
-                sums[q][c] = F::add_products(sums[q][c], value[c], weight);
+                all[q][c] = all[q][c].add(F::from_sums(sums[q][c]).mul(F::splat(factors[first + q])));
             }
         }
     }
     for (q, out) in outs.iter_mut().enumerate() {
-        for (c, sums) in sums[q].into_iter().enumerate() {
-            let x = F::from_sums(sums).mul(F::splat(factors[q]));
-            let first = (at + c) * LANES;
-            let end = out.len().min(first + LANES);
-            store_part(x, &mut out[first..end]);
+        for (c, sum) in all[q].into_iter().enumerate() {
+            let first_element = (at + c) * LANES;
+            let end = out.len().min(first_element + LANES);
+            store_part(sum.mul(F::splat(inverses[first + q])), &mut out[first_element..end]);
+        }
+    }
+}
+
+/// [`add_values`] of all columns, `C` at a time.
+#[inline(always)]
+fn add_all_values<F: Lanes, const Q: usize, const C: usize>(
+    weights: &[Row],
+    head: &Head<'_>,
+    factors: &[[f32; TOGETHER]],
+    inverses: &[f32; TOGETHER],
+    first: usize,
+    outs: &mut [&mut [f32]],
+) {
+    let (columns, mut at) = (head.columns(), 0);
+    while columns - at >= C {
+        add_values::<F, Q, C>(weights, head, at, factors, inverses, first, outs);
+        at += C;
+    }
+    if C > 1 {
+        for at in at..columns {
+            add_values::<F, Q, 1>(weights, head, at, factors, inverses, first, outs);
+        }
+    }
+}
+
+/// The weights of `Q` queries, times the scales of the values, become integers, a chunk of positions at a time. `weights`: a row
+/// a query, as long as those of `out` or longer; `factors`: what to multiply the sums of integer products with.
+#[inline(always)]
+fn store_weights<F: Lanes, const Q: usize>(
+    weights: &mut [[f32; LANES]],
+    head: &Head<'_>,
+    seen: &[usize; TOGETHER],
+    factors: &mut [[f32; TOGETHER]],
+    out: &mut [Row],
+) {
+    let (row, used) = (weights.len() / Q, out.len() / Q);
+    for (chunk, factors) in factors.iter_mut().enumerate() {
+        let groups = chunk * (CHUNK / LANES)..used.min((chunk + 1) * (CHUNK / LANES));
+        let mut sums = [F::splat(0.0); TOGETHER];
+        for group in groups.clone() {
+            let scales = F::load(&head.scales(group)[1]);
+            for q in 0..Q {
+                let weights = &mut weights[q * row + group];
+                F::load(weights).mul(scales).store(weights);
+                // A position that the query does not see may be of any numbers.
+                if seen[q] < (group + 1) * LANES {
+                    weights[seen[q].saturating_sub(group * LANES)..].fill(0.0);
+                }
+                sums[q] = sums[q].add(F::load(weights));
+            }
+        }
+        let sums = if Q == 1 { [sums[0].fold(), 0.0, 0.0, 0.0] } else { F::fold4(sums) };
+        for q in 0..Q {
+            let inverse;
+            (factors[q], inverse) = integers(sums[q].to_bits(), WEIGHT);
+            for group in groups.clone() {
+                F::load(&weights[q * row + group])
+                    .mul(F::splat(inverse))
+                    .store_i16(&mut out[q * used + group]);
+            }
         }
     }
 }
@@ -151,74 +339,84 @@ fn add_values<F: Lanes, const Q: usize, const C: usize>(
 #[inline(always)]
 pub(crate) fn attend_i16<F: Lanes>(
     qs: &[&[f32]],
-    head: &Head,
+    head: &Head<'_>,
     scale: f32,
+    seen: &[usize],
     work: &mut Work,
     outs: &mut [&mut [f32]],
 ) {
-    let (columns, groups, positions) = (head.columns(), head.groups(), head.positions);
-    let (scores, queries, weights) = work.parts(head);
-    let mut factors = [0.0; TOGETHER];
-    for (i, queries) in queries.chunks_exact_mut(columns).enumerate() {
-        // Rows that no query has are of zeros.
-        let q = qs.get(i).copied().unwrap_or_default();
-        let (q_scale, inverse) = integers(magnitude::<F>(q, 0, 1, q.len()), query_limit(head.head_dim));
-        store_rows::<F>(q, inverse, queries);
-        factors[i] = q_scale * (head.scales[0] * scale);
-    }
-    if F::REGISTERS >= 16 {
-        score::<F, 4, 2>(queries, head, &factors, scores);
+    if qs.len() == 1 {
+        attend_together::<F, 1>(qs, head, scale, seen, work, outs);
     } else if F::REGISTERS >= 8 {
-        score::<F, 4, 1>(queries, head, &factors, scores);
+        attend_together::<F, TOGETHER>(qs, head, scale, seen, work, outs);
     } else {
-        for half in 0..2 {
-            let queries = &queries[2 * half * columns..][..2 * columns];
-            score::<F, 2, 1>(
-                queries,
-                head,
-                &factors[2 * half..],
-                &mut scores[2 * half * groups..][..2 * groups],
-            );
+        for ((qs, seen), outs) in qs.chunks(2).zip(seen.chunks(2)).zip(outs.chunks_mut(2)) {
+            attend_together::<F, 2>(qs, head, scale, seen, work, outs);
         }
+    }
+}
+
+/// Attention of `Q` queries, or fewer.
+#[inline(always)]
+fn attend_together<F: Lanes, const Q: usize>(
+    qs: &[&[f32]],
+    head: &Head<'_>,
+    scale: f32,
+    seen: &[usize],
+    work: &mut Work,
+    outs: &mut [&mut [f32]],
+) {
+    let (columns, positions) = (head.columns(), seen[seen.len() - 1]);
+    let (groups, used) = (groups(positions), positions.div_ceil(LANES));
+    let Parts { scores, queries, weights, factors } = work.parts(Q, groups, columns);
+    let (mut q_scales, mut inverses) = ([0.0; TOGETHER], [0.0; TOGETHER]);
+    for (i, queries) in queries.chunks_exact_mut(columns).enumerate() {
+        // Where there are fewer queries, the others are of zeros.
+        let Some(q) = qs.get(i) else {
+            queries.fill([0; LANES / 2]);
+            continue;
+        };
+        let inverse;
+        (q_scales[i], inverse) = integers(magnitude::<F>(q), head.limit);
+        store_rows::<F>(q, inverse, queries);
+    }
+    if Q == 1 || F::REGISTERS >= 16 {
+        score::<F, Q, 2>(queries, head, scale, &q_scales, scores);
+    } else {
+        score::<F, Q, 1>(queries, head, scale, &q_scales, scores);
     }
 
-    let used = positions.div_ceil(LANES);
-    let mut rest = &mut *scores;
-    let rows: [&mut [[f32; LANES]]; TOGETHER] = from_fn(|_| {
-        let (row, others) = std::mem::take(&mut rest).split_at_mut(groups);
-        rest = others;
-        let row = &mut row[..used];
-        row.as_flattened_mut()[positions..].fill(f32::NEG_INFINITY);
-        row
-    });
-    let sums = exp_minus_max_of_four::<F>(rows);
-    for (q, sum) in sums.into_iter().enumerate() {
-        let (inverse, factor) = weight_scales(sum, head.scales[1]);
-        factors[q] = factor;
-        let scores = scores[q * groups..][..used].as_flattened();
-        store_rows::<F>(scores, inverse, &mut weights[q * groups..][..used]);
+    // Queries that are none see what the last one does.
+    let seen: [usize; TOGETHER] = from_fn(|q| seen.get(q).copied().unwrap_or(positions));
+    for (scores, seen) in scores.chunks_exact_mut(groups).zip(seen) {
+        scores[..used].as_flattened_mut()[seen..].fill(f32::NEG_INFINITY);
     }
+    if Q < TOGETHER {
+        for (inverse, scores) in inverses.iter_mut().zip(scores.chunks_exact_mut(groups)) {
+            *inverse = 1.0 / exp_minus_max::<F>(scores[..used].as_flattened_mut());
+        }
+    } else {
+        let mut rest = &mut *scores;
+        let rows: [&mut [[f32; LANES]]; TOGETHER] = from_fn(|_| {
+            let (row, others) = std::mem::take(&mut rest).split_at_mut(groups);
+            rest = others;
+            &mut row[..used]
+        });
+        for (inverse, sum) in inverses.iter_mut().zip(exp_minus_max_of_four::<F>(rows)) {
+            *inverse = 1.0 / sum;
+        }
+    }
+    let weights = &mut weights[..Q * used];
+    store_weights::<F, Q>(scores, head, &seen, factors, weights);
 
-    if F::REGISTERS >= 16 {
-        let mut at = 0;
-        while columns - at >= 4 {
-            add_values::<F, 4, 4>(weights, head, at, &factors, outs);
-            at += 4;
+    if F::REGISTERS >= 16 || F::REGISTERS >= 8 && Q == 1 {
+        add_all_values::<F, Q, 4>(weights, head, factors, &inverses, 0, outs);
+    } else if F::REGISTERS >= 8 {
+        for (half, outs) in outs.chunks_mut(2).enumerate() {
+            let weights = &weights[2 * half * used..][..2 * used];
+            add_all_values::<F, 2, 2>(weights, head, factors, &inverses, 2 * half, outs);
         }
-        for at in at..columns {
-            add_values::<F, 4, 1>(weights, head, at, &factors, outs);
-        }
-        return;
-    }
-    for (half, outs) in outs.chunks_mut(2).enumerate() {
-        let (weights, factors) = (&weights[2 * half * groups..][..2 * groups], &factors[2 * half..]);
-        let mut at = 0;
-        while F::REGISTERS >= 8 && columns - at >= 2 {
-            add_values::<F, 2, 2>(weights, head, at, factors, outs);
-            at += 2;
-        }
-        for at in at..columns {
-            add_values::<F, 2, 1>(weights, head, at, factors, outs);
-        }
+    } else {
+        add_all_values::<F, Q, 1>(weights, head, factors, &inverses, 0, outs);
     }
 }
