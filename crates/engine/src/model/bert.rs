@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::encoder_layer::{EncoderLayer, first_rows};
+use super::encoder_layer::{EncoderLayer, EncoderLayers};
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Bert {
     embeddings: Embeddings,
-    layer: Vec<EncoderLayer>,
+    layer: EncoderLayers,
     /// `dense` and tanh, on the first token of a text.
     pooler: Linear,
     classifier: Linear,
@@ -90,7 +90,7 @@ impl Bert {
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let x = self.embeddings.forward(texts, pool)?;
-        let first = first_rows(&self.layer, x, &lengths, pool)?;
+        let first = self.layer.first_rows(x, &lengths, pool)?;
         self.classifier.forward(&self.pooler.forward(&first, pool)?, pool)
     }
 }

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::encoder_layer::{EncoderLayer, first_rows};
+use super::encoder_layer::{EncoderLayer, EncoderLayers};
 use crate::{
     checkpoint::{
         config::EncoderConfig,
@@ -21,7 +21,7 @@ pub(super) struct DistilBert {
     /// `(max_position_embeddings, dim)`.
     position_embeddings: Vec<f32>,
     embeddings_norm: LayerNorm,
-    layer: Vec<EncoderLayer>,
+    layer: EncoderLayers,
     /// With ReLU, on the first token of a text.
     pre_classifier: Linear,
     classifier: Linear,
@@ -85,7 +85,7 @@ impl DistilBert {
             kernels::add(out, &self.position_embeddings[positions[row] * width..][..width]);
         })?;
         self.embeddings_norm.forward_in_place(&x, pool)?;
-        let first = first_rows(&self.layer, x, &lengths, pool)?;
+        let first = self.layer.first_rows(x, &lengths, pool)?;
         self.classifier.forward(&self.pre_classifier.forward(&first, pool)?, pool)
     }
 }

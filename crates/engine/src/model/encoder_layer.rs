@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::{Scratch, rows};
+use super::{KeptScratch, Scratch, rows};
 use crate::{
     error::Result,
     kernels::Pool,
@@ -31,10 +31,10 @@ impl EncoderLayer {
         x: Tensor,
         lengths: &[usize],
         wanted: Option<&[u32]>,
-        scratch: &Scratch,
+        scratch: &Scratch<'_>,
         pool: &dyn Pool,
     ) -> Result<Tensor> {
-        let Scratch { qkv, mixed, inner } = scratch;
+        let Scratch { qkv, mixed, inner, .. } = scratch;
         self.qkv.forward_into(None, &x, qkv, pool)?;
         let x = rows(x, wanted)?;
         let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
@@ -49,24 +49,34 @@ impl EncoderLayer {
     }
 }
 
-/// The first row of each text after all layers: `(texts, width)` of `x`, `(rows, width)`, whose texts have these lengths.
-pub(super) fn first_rows(
-    layers: &[EncoderLayer],
-    mut x: Tensor,
-    lengths: &[usize],
-    pool: &dyn Pool,
-) -> Result<Tensor> {
-    let starts = lengths.iter().scan(0, |next, &len| {
-        let start = *next;
-        *next += len as u32;
-        Some(start)
-    });
-    let first: Vec<u32> = starts.collect();
-    let Some((last, others)) = layers.split_last() else { return rows(x, Some(&first)) };
-    let (rows, width) = x.dims2()?;
-    let scratch = Scratch::new(rows, width, last.intermediate.outputs())?;
-    for layer in others {
-        x = layer.forward(x, lengths, None, &scratch, pool)?;
+/// All layers of a model.
+#[derive(Debug)]
+pub(super) struct EncoderLayers {
+    layers: Vec<EncoderLayer>,
+    scratch: KeptScratch,
+}
+
+impl FromIterator<EncoderLayer> for EncoderLayers {
+    fn from_iter<I: IntoIterator<Item = EncoderLayer>>(layers: I) -> EncoderLayers {
+        EncoderLayers { layers: layers.into_iter().collect(), scratch: KeptScratch::default() }
     }
-    last.forward(x, lengths, Some(&first), &scratch, pool)
+}
+
+impl EncoderLayers {
+    /// The first row of each text after all layers: `(texts, width)` of `x`, `(rows, width)`, whose texts have these lengths.
+    pub(super) fn first_rows(&self, mut x: Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
+        let starts = lengths.iter().scan(0, |next, &len| {
+            let start = *next;
+            *next += len as u32;
+            Some(start)
+        });
+        let first: Vec<u32> = starts.collect();
+        let Some((last, others)) = self.layers.split_last() else { return rows(x, Some(&first)) };
+        let (rows, width) = x.dims2()?;
+        let scratch = Scratch::new(rows, width, last.intermediate.outputs(), &self.scratch)?;
+        for layer in others {
+            x = layer.forward(x, lengths, None, &scratch, pool)?;
+        }
+        last.forward(x, lengths, Some(&first), &scratch, pool)
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Scratch, rows};
+use super::{KeptScratch, Scratch, rows};
 use crate::{
     checkpoint::{
         config::Gpt2Config,
@@ -24,6 +24,7 @@ pub struct Gpt2 {
     h: Vec<Block>,
     ln_f: LayerNorm,
     lm_head: Linear,
+    scratch: KeptScratch,
 }
 
 #[derive(Debug)]
@@ -117,7 +118,8 @@ impl Gpt2 {
             true => wte.table().clone(),
             false => weights.matrix("lm_head.weight")?,
         };
-        Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head: Linear::new(head, None) })
+        let lm_head = Linear::new(head, None);
+        Ok(Gpt2 { config, wte, wpe, h, ln_f, lm_head, scratch: KeptScratch::default() })
     }
 
     /// The configuration.
@@ -175,7 +177,7 @@ impl Gpt2 {
         let mut x = self
             .wte
             .forward(&ids, |row, out| kernels::add(out, &self.wpe[positions[row] * width..][..width]))?;
-        let scratch = Scratch::new(ids.len(), width, self.config.n_inner)?;
+        let scratch = Scratch::new(ids.len(), width, self.config.n_inner, &self.scratch)?;
         for (layer, block) in self.h.iter().enumerate() {
             let mut caches: Vec<(usize, &mut KeysValues)> =
                 batch.iter_mut().map(|(ids, cache)| (ids.len(), &mut cache.layers[layer])).collect();
@@ -209,10 +211,10 @@ impl Block {
         x: Tensor,
         caches: &mut [(usize, &mut KeysValues)],
         wanted: Option<&[u32]>,
-        scratch: &Scratch,
+        scratch: &Scratch<'_>,
         pool: &dyn Pool,
     ) -> Result<Tensor> {
-        let Scratch { qkv, mixed, inner } = scratch;
+        let Scratch { qkv, mixed, inner, .. } = scratch;
         self.attn.c_attn.forward_into(Some(&self.ln_1), &x, qkv, pool)?;
         let x = rows(x, wanted)?;
         let mixed = mixed.narrow(0, 0, x.dims2()?.0)?;
