@@ -8,6 +8,7 @@ use super::pool::{Pool, Shared};
 use super::scalar::LANES;
 use std::array::from_fn;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Which positions a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +54,9 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Positions that the last query sees, after a look at the lengths of the slices, which lack the first `held` positions;
-    /// 0 without a query or an element.
-    pub(crate) fn check(&self, q: usize, held: usize, keys: usize, values: usize, out: usize) -> usize {
+    /// Positions that the last query sees, after a look at the lengths of queries, keys and values, which lack the first `held`
+    /// positions, and of outputs; 0 without a query or an element.
+    pub(crate) fn check(&self, [q, keys, values]: [usize; 3], held: usize, out: usize) -> usize {
         let Self { heads, head_dim, queries, q_stride, kv_stride, mask, .. } = *self;
         let width = heads * head_dim;
         assert_eq!(out, queries * width, "kernels: outputs of an attention");
@@ -79,6 +80,33 @@ impl AttentionShape {
     }
 }
 
+impl AttentionShape {
+    /// Some queries of the head that begins `at` this element of each row, `N` at most: their elements, how many positions they
+    /// see, and their parts of `out`.
+    ///
+    /// # Safety
+    /// Nobody else uses these parts.
+    #[expect(clippy::mut_from_ref, reason = "as for `Shared::part`")]
+    pub(crate) unsafe fn queries<'a, const N: usize>(
+        &self,
+        q: &'a [f32],
+        at: usize,
+        queries: Range<usize>,
+        out: &'a Shared<'_, f32>,
+    ) -> ([&'a [f32]; N], [usize; N], [&'a mut [f32]; N]) {
+        let Self { heads, head_dim, q_stride, mask, .. } = *self;
+        let (mut qs, mut seen) = ([&q[..0]; N], [0; N]);
+        let mut outs = from_fn(|_| [].as_mut_slice());
+        for (i, query) in queries.enumerate() {
+            qs[i] = &q[query * q_stride + at..][..head_dim];
+            seen[i] = mask.visible(query);
+            // SAFETY: the caller's promise; heads and queries do not overlap.
+            outs[i] = unsafe { out.part(query * heads * head_dim + at, head_dim) };
+        }
+        (qs, seen, outs)
+    }
+}
+
 /// Scaled dot-product attention over a cache: `softmax(q . k * scale) . v` for each head and query.
 ///
 /// `q`: `queries` rows of `heads * head_dim`, `q_stride` apart; `keys`, `values`: a row of `heads * head_dim` a position,
@@ -98,7 +126,7 @@ pub fn attention(
 ) {
     let AttentionShape { heads, head_dim, queries, .. } = *shape;
     let width = heads * head_dim;
-    let positions = shape.check(q.len(), 0, keys.len(), values.len(), out.len());
+    let positions = shape.check([q.len(), keys.len(), values.len()], 0, out.len());
     if positions == 0 {
         return out.fill(0.0);
     }
@@ -110,9 +138,7 @@ pub fn attention(
         let n = if share_copies(queries) { queries.min(MANY) } else { queries.min(TOGETHER) };
         scratch.resize(scratch_size(n, positions, head_dim), 0.0);
         for head in task * heads / tasks..(task + 1) * heads / tasks {
-            let at = head * head_dim;
-            let head =
-                Head { isa, q: &q[at..], keys: &keys[at..], values: &values[at..], shape, at, out: &out };
+            let head = Head { isa, q, keys, values, shape, at: head * head_dim, out: &out };
             let mut first = 0;
             while first < queries {
                 first += if share_copies(queries - first) {
@@ -126,13 +152,14 @@ pub fn attention(
     });
 }
 
-/// A head of an [`attention`]; it begins `at` an element of each row, where the slices begin too, and belongs to one task.
+/// A head of an [`attention`], which belongs to one task.
 struct Head<'a> {
     isa: Isa,
     q: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
     shape: &'a AttentionShape,
+    /// Where it begins in each row.
     at: usize,
     out: &'a Shared<'a, f32>,
 }
@@ -140,18 +167,12 @@ struct Head<'a> {
 impl Head<'_> {
     /// Attention of the queries from `first` on, `MOST` or as many as there are; returns how many.
     fn attend<const MOST: usize>(&self, first: usize, scratch: &mut [f32]) -> usize {
-        let AttentionShape { heads, head_dim, queries, q_stride, mask, .. } = *self.shape;
-        let n = MOST.min(queries - first);
-        let (mut qs, mut seen) = ([&self.q[..0]; MOST], [0; MOST]);
-        let mut outs: [&mut [f32]; MOST] = from_fn(|_| [].as_mut_slice());
-        for (i, query) in (first..first + n).enumerate() {
-            qs[i] = &self.q[query * q_stride..][..head_dim];
-            seen[i] = mask.visible(query);
-            // SAFETY: a head belongs to one task, and its parts of the rows do not overlap those of others.
-            outs[i] = unsafe { self.out.part(query * heads * head_dim + self.at, head_dim) };
-        }
+        let Self { isa, keys, values, shape, at, .. } = *self;
+        let n = MOST.min(shape.queries - first);
+        // SAFETY: a head belongs to one task.
+        let (qs, seen, mut outs) = unsafe { shape.queries::<MOST>(self.q, at, first..first + n, self.out) };
         let (qs, seen, outs) = (&qs[..n], &seen[..n], &mut outs[..n]);
-        dispatch!(self.isa, attend(qs, self.keys, self.values, self.shape, seen, scratch, outs));
+        dispatch!(isa, attend(qs, &keys[at..], &values[at..], shape, seen, scratch, outs));
         n
     }
 }

@@ -13,7 +13,6 @@ use super::isa::Isa;
 use super::pool::{Pool, Shared, SingleThread};
 use super::quantised::scale;
 use super::scalar::LANES;
-use std::array::from_fn;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -43,7 +42,7 @@ pub(crate) type Scales = [[f32; LANES]; 2];
 /// Keys and values of a layer as integers, each with a scale of its own for each head.
 ///
 /// They lie in tiles of 16 positions of a head: a position's row would scatter a head over the whole cache.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct IntegerCache {
     positions: usize,
     /// For each 16 positions a tile a head. In it first keys, elements in pairs, a lane a position; then values, positions in
@@ -60,6 +59,22 @@ pub struct IntegerCache {
 
 /// The most elements before the first tile.
 const BEFORE: usize = LANES - 1;
+
+/// Where in `tiles` a cache line begins.
+fn first_tile(tiles: &[[i16; 2]]) -> usize {
+    tiles.as_ptr().align_offset(size_of::<Pairs>()).min(BEFORE)
+}
+
+impl Clone for IntegerCache {
+    /// A copy that begins a cache line, too.
+    fn clone(&self) -> Self {
+        let Some(kept) = self.tiles.len().checked_sub(BEFORE) else { return Self::default() };
+        let mut tiles = vec![[0; 2]; self.tiles.len()];
+        let first = first_tile(&tiles);
+        tiles[first..first + kept].copy_from_slice(&self.tiles[self.first..self.first + kept]);
+        Self { positions: self.positions, tiles, first, scales: self.scales.clone() }
+    }
+}
 
 impl IntegerCache {
     /// How many positions it holds.
@@ -80,7 +95,7 @@ impl IntegerCache {
     fn resize(&mut self, positions: usize, heads: usize, head_dim: usize) {
         let (held, tiles) = (self.tiles.len().saturating_sub(BEFORE), groups(positions) * heads);
         self.tiles.resize(tiles * tile_size(head_dim) * LANES + BEFORE, [0; 2]);
-        let first = self.tiles.as_ptr().align_offset(size_of::<Pairs>()).min(BEFORE);
+        let first = first_tile(&self.tiles);
         if first != self.first {
             let kept = held.min(self.tiles.len() - BEFORE);
             self.tiles.copy_within(self.first..self.first + kept, first);
@@ -235,7 +250,7 @@ pub fn attention_i16(
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
-    with(Isa::active(), q, keys, values, shape, None, out, pool);
+    with(Isa::active(), [q, keys, values], shape, None, out, pool);
 }
 
 /// [`attention_i16`] over a cache, [`Mask::Causal`]: `keys` and `values` are those of the positions that it lacks, and it takes
@@ -252,16 +267,13 @@ pub fn cached_attention_i16(
     out: &mut [f32],
     pool: &dyn Pool,
 ) {
-    with(Isa::active(), q, keys, values, shape, Some(cache), out, pool);
+    with(Isa::active(), [q, keys, values], shape, Some(cache), out, pool);
 }
 
-/// Both with an instruction set, over a cache or a whole text.
-#[expect(clippy::too_many_arguments, reason = "those of the functions above")]
+/// Both with an instruction set, over a cache or a whole text. `inputs`: queries, keys and values.
 pub(crate) fn with(
     isa: Isa,
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    inputs: [&[f32]; 3],
     shape: &AttentionShape,
     cache: Option<&mut IntegerCache>,
     out: &mut [f32],
@@ -274,7 +286,7 @@ pub(crate) fn with(
         "kernels: attention in integers over {mask:?}"
     );
     let old = cache.as_ref().map_or(0, |cache| cache.positions);
-    let positions = shape.check(q.len(), old, keys.len(), values.len(), out.len());
+    let positions = shape.check(inputs.map(<[f32]>::len), old, out.len());
     assert!(
         cache.as_ref().is_none_or(|cache| cache.is_of(heads, head_dim)),
         "kernels: cache of other heads than {heads} of {head_dim}"
@@ -285,7 +297,7 @@ pub(crate) fn with(
     let out = Shared::new(out);
     let pool = if queries * positions * heads * head_dim >= ATTENTION_TASK { pool } else { &SingleThread };
     let (new, limit) = (old..positions, query_limit(head_dim));
-    let input = Input { isa, q, keys, values, shape, new, out: &out };
+    let input = Input { isa, inputs, shape, new, out: &out };
     if let Some(cache) = cache {
         cache.resize(positions, heads, head_dim);
         let (tiles, scales) = &cache.parts();
@@ -313,9 +325,8 @@ pub(crate) fn with(
 /// What the tasks of an attention share.
 struct Input<'a> {
     isa: Isa,
-    q: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    /// Queries, keys and values.
+    inputs: [&'a [f32]; 3],
     shape: &'a AttentionShape,
     /// Positions of the first key and behind the last one.
     new: Range<usize>,
@@ -326,22 +337,16 @@ impl Input<'_> {
     /// Makes integers of the new positions of a head, the one `at` this place of the rows, and attends for some of its queries.
     /// Nobody else uses `cached`, or attends for these.
     fn attend(&self, mut cached: Head<'_>, at: usize, queries: Range<usize>, work: &mut Work) {
-        let AttentionShape { heads, head_dim, q_stride, kv_stride, scale, mask, .. } = *self.shape;
-        let Self { isa, q, keys, values, ref new, out, .. } = *self;
+        let AttentionShape { head_dim, kv_stride, scale, .. } = *self.shape;
+        let Self { isa, inputs: [q, keys, values], shape, ref new, out } = *self;
         let at = at * head_dim;
         if !new.is_empty() {
             dispatch!(isa, pack_i16(&keys[at..], &values[at..], kv_stride, new.clone(), &mut cached));
         }
         for first in queries.clone().step_by(TOGETHER) {
             let n = TOGETHER.min(queries.end - first);
-            let (mut qs, mut seen) = ([&q[..0]; TOGETHER], [0; TOGETHER]);
-            let mut outs: [&mut [f32]; TOGETHER] = from_fn(|_| [].as_mut_slice());
-            for (i, query) in (first..first + n).enumerate() {
-                qs[i] = &q[query * q_stride + at..][..head_dim];
-                seen[i] = mask.visible(query);
-                // SAFETY: a query of a head belongs to one task, and its part of the row does not overlap those of others.
-                outs[i] = unsafe { out.part(query * heads * head_dim + at, head_dim) };
-            }
+            // SAFETY: a query of a head belongs to one task.
+            let (qs, seen, mut outs) = unsafe { shape.queries::<TOGETHER>(q, at, first..first + n, out) };
             dispatch!(isa, attend_i16(&qs[..n], &cached, scale, &seen[..n], work, &mut outs[..n]));
         }
     }

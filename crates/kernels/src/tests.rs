@@ -282,7 +282,7 @@ proptest! {
                 let mut out = vec![f32::NAN; queries * head_dim];
                 let mut cache = IntegerCache::default();
                 let cache = matches!(mask, Mask::Causal { .. }).then_some(&mut cache);
-                attention_i16::with(isa, &q, &keys, &values, &shape, cache, &mut out, &SingleThread);
+                attention_i16::with(isa, [&q, &keys, &values], &shape, cache, &mut out, &SingleThread);
                 out
             });
         }
@@ -330,6 +330,8 @@ fn a_cache_of_integers_grows_in_any_pieces() {
                 pool,
             );
             outs.extend(out);
+            // A copy goes on as well.
+            cache = cache.clone();
         }
         assert_eq!(cache.positions(), positions);
         outs
@@ -382,7 +384,7 @@ fn integers_of_an_attention_do_not_overflow() {
             };
             twins_agree(|isa| {
                 let mut out = vec![0.0; head_dim];
-                attention_i16::with(isa, &q, &keys, &keys, &shape, None, &mut out, &SingleThread);
+                attention_i16::with(isa, [&q, &keys, &keys], &shape, None, &mut out, &SingleThread);
                 // Each weight is rounded by a half at most, of 32767 for a chunk.
                 let error = 7.0 * positions.min(CHUNK) as f32 * 0.5 / 32767.0;
                 assert!(out.iter().all(|x| (x - sign * 7.0).abs() <= error + 1e-4), "{head_dim}: {out:?}");
@@ -417,7 +419,7 @@ fn a_number_that_is_none_shows_in_an_attention_in_integers() {
                 let mut out = vec![0.0; queries * head_dim];
                 let mut cache = IntegerCache::default();
                 let cache = matches!(mask, Mask::Causal { .. }).then_some(&mut cache);
-                attention_i16::with(isa, q, keys, values, &shape, cache, &mut out, &SingleThread);
+                attention_i16::with(isa, [q, keys, values], &shape, cache, &mut out, &SingleThread);
                 for (query, out) in out.chunks(head_dim).enumerate() {
                     let shows = if place == 0 { query == 3 } else { mask.visible(query) > 3 };
                     assert!(
