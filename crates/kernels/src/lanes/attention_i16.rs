@@ -246,7 +246,7 @@ fn add_values<F: Lanes, const Q: usize, const C: usize>(
             for q in 0..Q {
                 own[q] = &weights[q * row + group];
             }
-            // Of a number that compilers do not know: in straight-line code LLVM would make two instructions of each product.
+            // A loop of a length that compilers do not know: in straight-line code LLVM makes two instructions of a product.
             for (i, values) in head.values(group).chunks_exact(columns).enumerate() {
                 let mut value = sums[0];
                 for c in 0..C {
