@@ -2,15 +2,17 @@
 
 #[path = "support/cases.rs"]
 mod cases;
+#[path = "support/attention.rs"]
+mod integers;
 #[path = "support/numbers.rs"]
 mod numbers;
 
 use cases::{Prepare, Run};
 use inkling_kernels::{
-    self as kernels, Activation, Around, AttentionShape, IntegerCache, Mask, Norm, PackedMatrix, Packing,
-    SingleThread,
+    self as kernels, Activation, Around, AttentionShape, Mask, Norm, PackedMatrix, Packing, SingleThread,
 };
 use inkling_kernels::{Isa, PackedMatrixBuilder};
+use integers::WIDTH;
 use numbers::numbers;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -74,43 +76,21 @@ fn attention(queries: usize, past: usize) -> Run {
 
 /// A text of 64 tokens over itself.
 fn attention_i16() -> Run {
-    let (heads, head_dim, queries) = (12, 64, 64);
-    let width = heads * head_dim;
-    let qkv = numbers(1, queries * 3 * width);
-    let mut out = vec![0.0; queries * width];
-    let (q_stride, kv_stride, mask) = (3 * width, 3 * width, Mask::Full { len: queries });
-    let shape = AttentionShape { heads, head_dim, queries, q_stride, kv_stride, scale: 0.125, mask };
-    Box::new(move || {
-        let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
-        kernels::attention_i16(&qkv, keys, values, &shape, &mut out, &SingleThread);
-    })
+    let qkv = numbers(1, 64 * 3 * WIDTH);
+    let mut out = vec![0.0; 64 * WIDTH];
+    Box::new(move || integers::whole(&qkv, 64, &mut out))
 }
 
 /// New positions of a cache.
 fn cached_attention_i16(queries: usize, past: usize) -> Run {
-    let (heads, head_dim) = (12, 64);
-    let width = heads * head_dim;
-    let qkv = numbers(1, (past + queries) * 3 * width);
-    let mut out = vec![0.0; (past + queries) * width];
-    let shape = move |queries, past| AttentionShape {
-        heads,
-        head_dim,
-        queries,
-        q_stride: 3 * width,
-        kv_stride: 3 * width,
-        scale: 0.125,
-        mask: Mask::Causal { past },
-    };
-    let mut cache = IntegerCache::default();
-    let mut attend = move |queries: usize, past: usize, cache: &mut IntegerCache| {
-        let (qkv, out) = (&qkv[past * 3 * width..], &mut out[..queries * width]);
-        let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
-        let shape = shape(queries, past);
-        kernels::cached_attention_i16(qkv, keys, values, &shape, cache, out, &SingleThread);
-    };
-    attend(past, 0, &mut cache);
-    let mut caches = vec![cache; 2];
-    Box::new(move || attend(queries, past, &mut caches.pop().expect("a case is run twice")))
+    let qkv = numbers(1, (past + queries) * 3 * WIDTH);
+    let mut out = vec![0.0; queries * WIDTH];
+    let cache = integers::cache(&qkv, past);
+    let mut caches = vec![integers::copy(&cache, queries), integers::copy(&cache, queries)];
+    Box::new(move || {
+        let cache = &mut caches.pop().expect("a case is run twice");
+        integers::cached(&qkv, queries, cache, &mut out);
+    })
 }
 
 fn log_sum_exp() -> Run {

@@ -5,14 +5,17 @@
 //! bytes merely read; those with 64 rows in multiplications a second. Scalar rows are the peers: ratios in one run hold
 //! where absolute times drift. Bits are checked before anything is timed.
 
+#[path = "support/attention.rs"]
+mod integers;
 #[path = "support/numbers.rs"]
 mod numbers;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use inkling_kernels::{
-    self as kernels, Activation, AttentionShape, FINGERPRINT, FINGERPRINTS, IntegerCache, Isa, Mask,
-    PackedMatrix, PackedMatrixBuilder, Packing, SingleThread,
+    self as kernels, Activation, AttentionShape, FINGERPRINT, FINGERPRINTS, Isa, Mask, PackedMatrix,
+    PackedMatrixBuilder, Packing, SingleThread,
 };
+use integers::WIDTH;
 use numbers::numbers;
 use std::hint::black_box;
 
@@ -189,43 +192,23 @@ fn attention(c: &mut Criterion) {
 
 /// A text of 128 tokens over itself; one query and a prompt's 64 after a short and a long cache, which takes them in.
 fn attention_i16(c: &mut Criterion) {
-    let (heads, head_dim) = (12, 64);
-    let width = heads * head_dim;
-    let qkv = numbers(1, 1024 * 3 * width);
-    let (keys, values) = (&qkv[width..], &qkv[2 * width..]);
-    let shape = |queries: usize, mask: Mask| AttentionShape {
-        heads,
-        head_dim,
-        queries,
-        q_stride: 3 * width,
-        kv_stride: 3 * width,
-        scale: 0.125,
-        mask,
-    };
-    let mut out = vec![0.0; 1024 * width];
+    let qkv = numbers(1, 1024 * 3 * WIDTH);
+    let mut out = vec![0.0; 128 * WIDTH];
     let mut group = c.benchmark_group("kernel/attention_i16");
-    group.sample_size(20).throughput(Throughput::Elements((128 * 128 * width) as u64));
+    group.sample_size(20).throughput(Throughput::Elements((128 * 128 * WIDTH) as u64));
     each(true, |isa| {
-        let (shape, out) = (shape(128, Mask::Full { len: 128 }), &mut out[..128 * width]);
         group.bench_function(BenchmarkId::new("128", format!("{isa:?}")), |b| {
-            b.iter(|| kernels::attention_i16(black_box(&qkv), keys, values, &shape, out, &SingleThread));
+            b.iter(|| integers::whole(black_box(&qkv), 128, &mut out));
         });
     });
     for (queries, past) in [(1, 127), (1, 1023), (64, 0), (64, 960)] {
         let seen: usize = (0..queries).map(|query| past + query + 1).sum();
-        group.throughput(Throughput::Elements((seen * width) as u64));
+        group.throughput(Throughput::Elements((seen * WIDTH) as u64));
         each(true, |isa| {
-            let mut cache = IntegerCache::default();
-            let mut attend = |queries: usize, past: usize, cache: &mut IntegerCache| {
-                let (shape, out) = (shape(queries, Mask::Causal { past }), &mut out[..queries * width]);
-                kernels::cached_attention_i16(&qkv, keys, values, &shape, cache, out, &SingleThread);
-            };
-            if past > 0 {
-                attend(past, 0, &mut cache);
-            }
+            let cache = integers::cache(&qkv, past);
             group.bench_function(BenchmarkId::new(format!("{queries}+{past}"), format!("{isa:?}")), |b| {
-                let size = BatchSize::LargeInput;
-                b.iter_batched_ref(|| cache.clone(), |cache| attend(queries, past, cache), size);
+                let run = |cache: &mut _| integers::cached(black_box(&qkv), queries, cache, &mut out);
+                b.iter_batched_ref(|| integers::copy(&cache, queries), run, BatchSize::LargeInput);
             });
         });
     }

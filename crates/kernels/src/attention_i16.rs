@@ -57,12 +57,12 @@ pub struct IntegerCache {
     scales: Vec<Scales>,
 }
 
-/// The most elements before the first tile.
+/// The most elements of four bytes before a cache line begins.
 const BEFORE: usize = LANES - 1;
 
-/// Where in `tiles` a cache line begins.
-fn first_tile(tiles: &[[i16; 2]]) -> usize {
-    tiles.as_ptr().align_offset(size_of::<Pairs>()).min(BEFORE)
+/// Where in `x`, of elements of four bytes, a cache line begins.
+fn line_start<T>(x: &[T]) -> usize {
+    x.as_ptr().align_offset(size_of::<Pairs>()).min(BEFORE)
 }
 
 impl Clone for IntegerCache {
@@ -70,7 +70,7 @@ impl Clone for IntegerCache {
     fn clone(&self) -> Self {
         let Some(kept) = self.tiles.len().checked_sub(BEFORE) else { return Self::default() };
         let mut tiles = vec![[0; 2]; self.tiles.len()];
-        let first = first_tile(&tiles);
+        let first = line_start(&tiles);
         tiles[first..first + kept].copy_from_slice(&self.tiles[self.first..self.first + kept]);
         Self { positions: self.positions, tiles, first, scales: self.scales.clone() }
     }
@@ -95,7 +95,7 @@ impl IntegerCache {
     fn resize(&mut self, positions: usize, heads: usize, head_dim: usize) {
         let (held, tiles) = (self.tiles.len().saturating_sub(BEFORE), groups(positions) * heads);
         self.tiles.resize(tiles * tile_size(head_dim) * LANES + BEFORE, [0; 2]);
-        let first = first_tile(&self.tiles);
+        let first = line_start(&self.tiles);
         if first != self.first {
             let kept = held.min(self.tiles.len() - BEFORE);
             self.tiles.copy_within(self.first..self.first + kept, first);
@@ -221,10 +221,10 @@ impl Work {
     /// The parts for so many `queries` over so many `groups` of positions.
     #[inline(always)]
     pub(crate) fn parts(&mut self, queries: usize, groups: usize, columns: usize) -> Parts<'_> {
-        self.scores.resize(queries * groups * LANES + LANES, 0.0);
+        self.scores.resize(queries * groups * LANES + BEFORE, 0.0);
         self.rows.resize(queries * (columns + groups), [0; LANES / 2]);
         self.factors.resize((groups * LANES).div_ceil(CHUNK), [0.0; TOGETHER]);
-        let first = self.scores.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
+        let first = line_start(&self.scores);
         let scores = &mut self.scores[first..].as_chunks_mut().0[..queries * groups];
         let (queries, weights) = self.rows.split_at_mut(queries * columns);
         Parts { scores, queries, weights, factors: &mut self.factors }

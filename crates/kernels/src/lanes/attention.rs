@@ -92,8 +92,8 @@ const AHEAD: usize = 16;
 /// Asks for the `n` elements of `x` from `at` on, which may lie beyond its end.
 #[inline(always)]
 fn fetch<F: Lanes>(x: &[f32], at: usize, n: usize) {
-    for i in (0..n).step_by(64 / size_of::<f32>()) {
-        F::fetch(x.as_ptr().wrapping_add(at + i).cast());
+    for i in (0..n).step_by(LANES) {
+        F::fetch(x.as_ptr().wrapping_add(at + i));
     }
 }
 
