@@ -6,20 +6,27 @@
 //! 2. Four rows of activations share the loads of weights: 8 of the 16 registers count. The f32 sums then live in the
 //!    nearest cache, which costs a load and a store per 8 dot products.
 //! 3. Without VNNI, `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs with 16-bit saturation. Weights plus
-//!    128 would saturate; so the unsigned operand is `|x|` and the sign of `x` moves to the weights (`vpsignb`), which
-//!    lie within -127..=127: a pair is at most `2 * 127 * 127 = 32258`, exact.
-//! 4. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
+//!    128 would saturate; so the unsigned operand is `|x|`, and the sign of `x` moves to the weights by an exclusive or
+//!    ([`Form::Magnitudes`](super::quantised::Form)), so that these lie within -128..=127: a pair is at most
+//!    `2 * 127 * 128 = 32512`, exact. On Zen 3 this keeps all four vector units busy: `vpsignb` cannot run on one of them,
+//!    nor can sums of integers.
+//! 4. A single row waits for memory. AMD's processors ([`Isa::fetches_streams`]) fetch streams that they see, and what is
+//!    asked for ahead takes the places of that: a Zen 3 server reads 17 GB/s with one core and 14 when asked, whatever the
+//!    distance, 21 as four streams. So there it goes through four panels side by side and asks for nothing. (More rows, and
+//!    4-bit weights, leave time enough between loads that asking pays there too.)
+//! 5. 4-bit weights plus 8 are the unsigned operand as they are. A pair is at most `2 * 15 * 127`, so that the 8 of a block
 //!    add up in 16 bits, and are widened once.
 
 use super::Around;
 use super::attention_i16::{Pairs, Row};
 use super::avx512::AHEAD;
+use super::isa::Isa;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pack;
 use super::pool::Shared;
-use super::quantised::{Block, Quantised};
+use super::quantised::{Block, Quantised, Signs, four};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -35,8 +42,36 @@ pub(crate) unsafe fn matmul(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { matmul_in(Isa::fetches_streams(), matrix, x, panels, around, out) }
+}
+
+/// [`matmul`], which reads `streams` for a single row, or one panel after the other.
+///
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[target_feature(enable = "avx2,f16c")]
+pub(crate) unsafe fn matmul_in(
+    streams: bool,
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let mut panels = panels;
     // SAFETY: the caller's promise; this function enables AVX2 and F16C.
-    unsafe { matmul_with::<false>(matrix, x, panels, around, out) }
+    unsafe {
+        while streams && x.rows == 1 && panels.len() >= 4 {
+            match matrix.packing() {
+                Packing::Q8 => row::<4, 1>(matrix, x, panels.start, around, out),
+                Packing::Q8By128 => row::<4, WIDE>(matrix, x, panels.start, around, out),
+                Packing::Q4 => break,
+            }
+            panels.start += 4;
+        }
+        matmul_with::<false>(matrix, x, panels, around, out);
+    }
 }
 
 /// [`matmul`] with AVX-VNNI.
@@ -57,75 +92,92 @@ pub(crate) unsafe fn matmul_dot(
 
 /// Weights that know their dot products with activations.
 trait Weights: Stored {
-    /// What the sums of products with a span start at, with and without VNNI.
-    fn start<const VNNI: bool>(x: &Block) -> i32;
+    /// What the sums of products with a span start at.
+    fn start(x: &Block) -> i32;
 
-    /// Adds the dot products of 16 rows of weights with `M` of activations.
+    /// Adds the dot products of 16 rows of weights with `M` of activations, whose `signs` are given where they are apart.
     ///
     /// # Safety
     /// The caller enables AVX2 and, if `VNNI`, AVX-VNNI.
-    unsafe fn add_dots<const M: usize, const VNNI: bool>(&self, x: &[Block; M], dots: &mut [[__m256i; 2]; M]);
+    unsafe fn add_dots<const M: usize, const VNNI: bool>(
+        &self,
+        x: &[Block; M],
+        signs: Option<&[Signs; M]>,
+        dots: &mut [[__m256i; 2]; M],
+    );
 }
 
-/// The two registers of a group, after asking for those `AHEAD` if `M` leaves time for it.
+/// The two registers of a group, after asking for those that come `AHEAD` of them if `fetch` says so.
 ///
 /// # Safety
 /// The caller enables AVX2.
 #[inline(always)]
-unsafe fn load<const M: usize>(group: &[i32; PANEL]) -> [__m256i; 2] {
+unsafe fn load(group: &[i32; PANEL], fetch: bool) -> [__m256i; 2] {
     let at = group.as_ptr().cast::<__m256i>();
     // SAFETY: a group has 64 bytes; what is asked for ahead may lie anywhere.
     unsafe {
-        if M < 4 {
+        if fetch {
             _mm_prefetch::<_MM_HINT_T1>(at.wrapping_byte_add(AHEAD).cast());
         }
         [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))]
     }
 }
 
-/// The activations of columns `4 * group..4 * group + 4`, eight times.
+/// The bytes of columns `4 * group..4 * group + 4`, eight times.
 ///
 /// # Safety
 /// The caller enables AVX2.
 #[inline(always)]
-unsafe fn spread(x: &Block, group: usize) -> __m256i {
+unsafe fn spread(bytes: &[i8; BLOCK], group: usize) -> __m256i {
     // SAFETY: the caller's promise.
-    unsafe { _mm256_set1_epi32(x.four(group)) }
+    unsafe { _mm256_set1_epi32(four(bytes, group)) }
+}
+
+/// `sums` and the products of magnitudes with weights that take the sign, in fours.
+///
+/// # Safety
+/// The caller enables AVX2.
+#[inline(always)]
+unsafe fn add_signed(sums: __m256i, w: __m256i, magnitude: __m256i, sign: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(magnitude, _mm256_xor_si256(w, sign));
+        _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
 }
 
 impl Weights for Tile {
     #[inline(always)]
-    fn start<const VNNI: bool>(x: &Block) -> i32 {
-        if VNNI { x.excess } else { 0 }
+    fn start(x: &Block) -> i32 {
+        x.excess
     }
 
     #[inline(always)]
     unsafe fn add_dots<const M: usize, const VNNI: bool>(
         &self,
         x: &[Block; M],
+        signs: Option<&[Signs; M]>,
         dots: &mut [[__m256i; 2]; M],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let (flip, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
+            let flip = _mm256_set1_epi8(-128);
+            let signs =
+                if VNNI { &[[0; BLOCK]; M] } else { signs.expect("magnitudes have their signs apart") };
             for (i, group) in self.0.iter().enumerate() {
-                let mut w = load::<M>(group);
+                let mut w = load(group, M < 4);
                 if VNNI {
                     w = [_mm256_xor_si256(w[0], flip), _mm256_xor_si256(w[1], flip)];
                 }
                 for m in 0..M {
-                    let q = spread(&x[m], i);
+                    let q = spread(&x[m].q, i);
                     if VNNI {
                         dots[m][0] = _mm256_dpbusd_avx_epi32(dots[m][0], w[0], q);
                         dots[m][1] = _mm256_dpbusd_avx_epi32(dots[m][1], w[1], q);
                     } else {
-                        let magnitude = _mm256_abs_epi8(q);
-                        let dot = |w| {
-                            let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, q));
-                            _mm256_madd_epi16(pairs, ones)
-                        };
-                        dots[m][0] = _mm256_add_epi32(dots[m][0], dot(w[0]));
-                        dots[m][1] = _mm256_add_epi32(dots[m][1], dot(w[1]));
+                        let sign = spread(&signs[m], i);
+                        dots[m][0] = add_signed(dots[m][0], w[0], q, sign);
+                        dots[m][1] = add_signed(dots[m][1], w[1], q, sign);
                     }
                 }
             }
@@ -135,7 +187,7 @@ impl Weights for Tile {
 
 impl Weights for TileQ4 {
     #[inline(always)]
-    fn start<const VNNI: bool>(x: &Block) -> i32 {
+    fn start(x: &Block) -> i32 {
         x.excess / 16
     }
 
@@ -143,6 +195,7 @@ impl Weights for TileQ4 {
     unsafe fn add_dots<const M: usize, const VNNI: bool>(
         &self,
         x: &[Block; M],
+        _: Option<&[Signs; M]>,
         dots: &mut [[__m256i; 2]; M],
     ) {
         // SAFETY: the caller's promise.
@@ -150,13 +203,13 @@ impl Weights for TileQ4 {
             let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
             let mut pairs = [[_mm256_setzero_si256(); 2]; M];
             for (pair, group) in self.0.iter().enumerate() {
-                let both = load::<M>(group);
+                let both = load(group, M < 4);
                 for i in 0..2 {
                     let w = both.map(|both| {
                         _mm256_and_si256(if i == 0 { both } else { _mm256_srli_epi16::<4>(both) }, low)
                     });
                     for m in 0..M {
-                        let q = spread(&x[m], 2 * pair + i);
+                        let q = spread(&x[m].q, 2 * pair + i);
                         for half in 0..2 {
                             if VNNI {
                                 dots[m][half] = _mm256_dpbusd_avx_epi32(dots[m][half], w[half], q);
@@ -243,22 +296,17 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool>(
     unsafe {
         let (tiles, scales) = matrix.panel::<T>(panel);
         let (xs, _) = x.group(first, M).as_chunks::<M>();
+        let mut signs = x.signs(first, M).as_chunks::<M>().0.iter();
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
         let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
         for ((tiles, scales), xs) in spans {
-            let mut dots: [_; M] = from_fn(|m| [_mm256_set1_epi32(T::start::<VNNI>(&xs[0][m])); 2]);
+            let mut dots: [_; M] = from_fn(|m| [_mm256_set1_epi32(T::start(&xs[0][m])); 2]);
             for (tile, x) in tiles.iter().zip(xs) {
-                tile.add_dots::<M, VNNI>(x, &mut dots);
+                tile.add_dots::<M, VNNI>(x, signs.next(), &mut dots);
             }
-            let at = scales.as_ptr().cast::<__m128i>();
-            let scales = [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))];
+            let scales = widen(scales);
             for m in 0..M {
-                let x_scale = _mm256_set1_ps(xs[0][m].scale);
-                for half in 0..2 {
-                    let dot = _mm256_cvtepi32_ps(dots[m][half]);
-                    let term = _mm256_mul_ps(dot, _mm256_mul_ps(scales[half], x_scale));
-                    sums[m][half] = _mm256_add_ps(sums[m][half], term);
-                }
+                add_scaled(&mut sums[m], dots[m], scales, xs[0][m].scale);
             }
         }
         for (m, sums) in sums.into_iter().enumerate() {
@@ -266,6 +314,76 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool>(
             F32x16(sums).store(&mut lanes);
             let (column, out) = matrix.outputs(panel, first + m, out);
             finish(&lanes, around, column, out);
+        }
+    }
+}
+
+/// The outputs of `P` panels from `panel` on for a single row of activations with their signs apart.
+///
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn row<const P: usize, const SPAN: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panel: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY of the block: as in `rows`.
+    unsafe {
+        let weights: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
+        let n = matrix.blocks() / SPAN;
+        let (tiles, scales) = (weights.map(|w| &w.0.as_chunks::<SPAN>().0[..n]), weights.map(|w| &w.1[..n]));
+        let (xs, signs) = (x.group(0, 1).as_chunks::<SPAN>().0, x.signs(0, 1).as_chunks::<SPAN>().0);
+        let mut sums = [[_mm256_setzero_ps(); 2]; P];
+        for (i, (xs, signs)) in xs[..n].iter().zip(&signs[..n]).enumerate() {
+            let mut dots = [[_mm256_set1_epi32(xs[0].excess); 2]; P];
+            for (j, (x, signs)) in xs.iter().zip(signs).enumerate() {
+                for group in 0..BLOCK / 4 {
+                    let (q, sign) = (spread(&x.q, group), spread(signs, group));
+                    for p in 0..P {
+                        let w = load(&tiles[p][i][j].0[group], false);
+                        dots[p][0] = add_signed(dots[p][0], w[0], q, sign);
+                        dots[p][1] = add_signed(dots[p][1], w[1], q, sign);
+                    }
+                }
+            }
+            for p in 0..P {
+                add_scaled(&mut sums[p], dots[p], widen(&scales[p][i]), xs[0].scale);
+            }
+        }
+        for (p, sums) in sums.into_iter().enumerate() {
+            let mut lanes = [0.0; PANEL];
+            F32x16(sums).store(&mut lanes);
+            let (column, out) = matrix.outputs(panel + p, 0, out);
+            finish(&lanes, around, column, out);
+        }
+    }
+}
+
+/// A panel's scales.
+///
+/// # Safety
+/// The caller enables AVX2 and F16C.
+#[inline(always)]
+unsafe fn widen(scales: &[u16; PANEL]) -> [__m256; 2] {
+    let at = scales.as_ptr().cast::<__m128i>();
+    // SAFETY: the caller's promise; there are 16 scales of 2 bytes.
+    unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at)), _mm256_cvtph_ps(_mm_loadu_si128(at.add(1)))] }
+}
+
+/// Adds `dots * (weights' scales * activations' scale)`.
+///
+/// # Safety
+/// The caller enables AVX2.
+#[inline(always)]
+unsafe fn add_scaled(sums: &mut [__m256; 2], dots: [__m256i; 2], scales: [__m256; 2], scale: f32) {
+    for half in 0..2 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scales = _mm256_mul_ps(scales[half], _mm256_set1_ps(scale));
+            sums[half] = _mm256_add_ps(sums[half], _mm256_mul_ps(_mm256_cvtepi32_ps(dots[half]), scales));
         }
     }
 }
@@ -360,6 +478,29 @@ fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usiz
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
         let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
         blocks[first].excess = -128 * _mm_cvtsi128_si32(sum);
+    }
+}
+
+/// Makes blocks of `n` rows, whose spans have `span` blocks, ones of [`Form::Magnitudes`](super::quantised::Form).
+#[target_feature(enable = "avx2")]
+pub(crate) fn set_signs_apart(blocks: &mut [Block], signs: &mut [Signs], span: usize, n: usize) {
+    for (blocks, signs) in blocks.chunks_exact_mut(span * n).zip(signs.chunks_exact_mut(span * n)) {
+        blocks[..n].iter_mut().for_each(|block| block.excess = 0);
+        for (i, signs) in signs.iter_mut().enumerate() {
+            let at = blocks[i].q.as_mut_ptr().cast::<__m256i>();
+            // SAFETY: a block has 32 activations, and 32 signs.
+            let negative = unsafe {
+                let q = _mm256_loadu_si256(at);
+                let (magnitude, sign) = (_mm256_abs_epi8(q), _mm256_cmpgt_epi8(_mm256_setzero_si256(), q));
+                _mm256_storeu_si256(at, magnitude);
+                _mm256_storeu_si256(signs.as_mut_ptr().cast(), sign);
+                _mm256_and_si256(magnitude, sign)
+            };
+            // Of 8 each, as 64-bit numbers.
+            let sums = _mm256_sad_epu8(negative, _mm256_setzero_si256());
+            let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            blocks[i % n].excess += _mm_cvtsi128_si32(sums) + _mm_extract_epi32::<2>(sums);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
-use super::quantised::{Block, Form, Quantised};
+use super::quantised::{Block, Form, Quantised, four};
 use super::scalar::LANES;
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -200,7 +200,7 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>
                 let w = unsafe { tile.pair::<FETCH>(pair) };
                 for (i, w) in w.into_iter().enumerate() {
                     for m in 0..M {
-                        let x = _mm512_set1_epi32(x[m].four(2 * pair + i));
+                        let x = _mm512_set1_epi32(four(&x[m].q, 2 * pair + i));
                         dots[m] = _mm512_dpbusd_epi32(dots[m], w, x);
                     }
                 }
@@ -370,7 +370,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
                 // SAFETY: this function enables AVX-512 F.
                 let w: [_; P] = from_fn(|p| unsafe { load::<false>(&weights[p].0[block].0[group]) });
                 for m in 0..M {
-                    let x = _mm512_set1_epi32(x[m].four(group));
+                    let x = _mm512_set1_epi32(four(&x[m].q, group));
                     for p in 0..P {
                         dots[m][p] = _mm512_dpbusd_epi32(dots[m][p], x, w[p]);
                     }

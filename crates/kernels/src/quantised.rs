@@ -1,11 +1,11 @@
 //! Activations at 8 bits, quantised once per product.
 
-#[cfg(target_arch = "x86_64")]
-use super::amx::SideBySide;
 use super::isa::Isa;
 use super::matrix::{BLOCK, Packing};
 use super::pool::{Pool, Shared, SingleThread};
 use super::{Norm, normalise, quantise};
+#[cfg(target_arch = "x86_64")]
+use super::{amx::SideBySide, avx2};
 use std::cell::Cell;
 
 /// An activation block whose largest magnitude is below this counts as zeros: `limit / amax` must stay finite.
@@ -17,7 +17,7 @@ pub(crate) struct Block {
     pub(crate) q: [i8; BLOCK],
     pub(crate) scale: f32,
     /// `-128 * sum(q)` of a span, in its first block: what a dot product of these with weights plus 128 has too much,
-    /// negative.
+    /// negative. Otherwise in [`Form::Magnitudes`].
     pub(crate) excess: i32,
     /// What the sums of products with a span begin with, in its first block, where `spread` needs it.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -38,14 +38,6 @@ impl Block {
         spread: [0; 2 * BLOCK],
     };
 
-    /// The bytes of columns `4 * group..4 * group + 4`, the first one the lowest.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(crate) fn four(&self, group: usize) -> i32 {
-        let q = &self.q[group * 4..];
-        i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
-    }
-
     /// Sets the [`scale`] of activations whose largest magnitude has the bits `highest`, and gives its inverse.
     #[inline(always)]
     pub(crate) fn set_scale(&mut self, highest: u32) -> Option<f32> {
@@ -53,6 +45,14 @@ impl Block {
         self.scale = scale;
         inverse
     }
+}
+
+/// The bytes of columns `4 * group..4 * group + 4`, the first one the lowest.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn four(bytes: &[i8; BLOCK], group: usize) -> i32 {
+    let q = &bytes[group * 4..];
+    i32::from_le_bytes([q[0] as u8, q[1] as u8, q[2] as u8, q[3] as u8])
 }
 
 /// The largest of what becomes a byte.
@@ -84,10 +84,17 @@ pub(crate) struct Quantised {
     /// Blocks of a row.
     row_blocks: usize,
     blocks: Vec<Block>,
+    /// The signs of each block, where the form has them apart.
+    #[cfg(target_arch = "x86_64")]
+    signs: Vec<Signs>,
     /// The blocks of each group once more, where the form asks for it.
     #[cfg(target_arch = "x86_64")]
     side_by_side: Vec<SideBySide>,
 }
+
+/// Of each activation of a block: -1 if it is negative, else 0.
+#[cfg(target_arch = "x86_64")]
+pub(crate) type Signs = [i8; BLOCK];
 
 /// What a kernel multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +105,10 @@ pub(crate) enum Form {
     /// Blocks whose `q` is a `u8` that is 128 too large.
     #[cfg(target_arch = "x86_64")]
     Unsigned,
+    /// Blocks whose `q` are magnitudes, and their signs apart. `excess` is the sum of a span's negative activations, each
+    /// times -1: what the dot product of the magnitudes with `w ^ sign`, which is `w` or `-w - 1`, has too little.
+    #[cfg(target_arch = "x86_64")]
+    Magnitudes,
     /// Rows whose columns lie together.
     #[cfg(target_arch = "x86_64")]
     SideBySide,
@@ -176,6 +187,12 @@ impl Quantised {
         }
         self.blocks.resize(rows * row_blocks, Block::ZERO);
         let blocks = Shared::new(&mut self.blocks);
+        #[cfg(target_arch = "x86_64")]
+        let signs = {
+            let apart = self.form == Form::Magnitudes;
+            self.signs.resize(if apart { rows * row_blocks } else { 0 }, [0; BLOCK]);
+            Shared::new(&mut self.signs)
+        };
         pool.run(groups, &|group| {
             let (first, n) = rows_of(group);
             // SAFETY: groups do not overlap, and each is filled once.
@@ -184,8 +201,16 @@ impl Quantised {
                 quantise(isa, x, span, &mut blocks[m..], n);
             });
             #[cfg(target_arch = "x86_64")]
-            if self.form == Form::Unsigned {
-                blocks.iter_mut().for_each(|block| block.q = block.q.map(|q| q ^ -128));
+            match self.form {
+                Form::Unsigned => blocks.iter_mut().for_each(|block| block.q = block.q.map(|q| q ^ -128)),
+                Form::Magnitudes => {
+                    // SAFETY: as above; and this form is only used where AVX2 is.
+                    unsafe {
+                        let signs = signs.part(first * row_blocks, n * row_blocks);
+                        avx2::set_signs_apart(blocks, signs, span, n);
+                    }
+                }
+                Form::Signed | Form::SideBySide => {}
             }
         });
     }
@@ -194,6 +219,16 @@ impl Quantised {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn side_by_side(&self) -> Option<&[SideBySide]> {
         (self.form == Form::SideBySide).then_some(&self.side_by_side)
+    }
+
+    /// The signs that belong to [`group`](Self::group); none if the form has them not apart.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn signs(&self, first: usize, n: usize) -> &[Signs] {
+        match self.form {
+            Form::Magnitudes => &self.signs[first * self.row_blocks..][..n * self.row_blocks],
+            _ => &[],
+        }
     }
 
     /// The blocks of the `n` rows of the group that starts with row `first`: `(row_blocks, n)`.

@@ -450,6 +450,32 @@ fn a_product_is_the_same_on_any_pool_and_in_any_batch() {
 /// or none.
 /// Who emulates a processor says in `INKLING_BEST_ISA` which one it is, so that no kernel goes untested unnoticed.
 #[cfg(not(target_arch = "wasm32"))]
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_product_is_the_same_in_streams() {
+    if !Isa::available().contains(&Isa::Avx2) {
+        return;
+    }
+    // Ten panels: twice four side by side, and two.
+    let (rows, cols) = (150, 256);
+    for packing in [Packing::Q8, Packing::Q8By128] {
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(1, rows * cols)).unwrap();
+        let (x, around) = (numbers(2, cols), Around::default());
+        let mut expected = vec![0.0; rows];
+        matrix.product(Isa::Scalar, &x, 1, &around, &mut expected, &SingleThread);
+        Quantised::with(Isa::Avx2, &x, 1, packing, None, &SingleThread, |x| {
+            for streams in [false, true] {
+                let (mut out, panels) = (vec![0.0; rows], 0..rows.div_ceil(PANEL));
+                // SAFETY: AVX2 is there, and nobody else has `out`.
+                unsafe {
+                    crate::avx2::matmul_in(streams, &matrix, x, panels, &around, &Shared::new(&mut out))
+                };
+                same(&out, &expected, if streams { "streams" } else { "one panel after the other" });
+            }
+        });
+    }
+}
+
 #[test]
 fn the_best_instruction_set_is_the_one_that_an_emulator_promises() {
     if let Ok(promised) = std::env::var("INKLING_BEST_ISA") {
