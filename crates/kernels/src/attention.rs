@@ -78,9 +78,7 @@ impl AttentionShape {
         assert!(keys >= least && values >= least, "kernels: keys of {keys} elements for {new} positions");
         positions
     }
-}
 
-impl AttentionShape {
     /// Some queries of the head that begins `at` this element of each row, `N` at most: their elements, how many positions they
     /// see, and their parts of `out`.
     ///

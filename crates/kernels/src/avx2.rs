@@ -55,20 +55,19 @@ pub(crate) unsafe fn matmul_in(
     streams: bool,
     matrix: &PackedMatrix,
     x: &Quantised,
-    panels: Range<usize>,
+    mut panels: Range<usize>,
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let mut panels = panels;
     // SAFETY: the caller's promise; this function enables AVX2 and F16C.
     unsafe {
-        while streams && x.rows == 1 && panels.len() >= 4 {
+        while streams && x.rows == 1 && panels.len() >= STREAMS {
             match matrix.packing() {
-                Packing::Q8 => row::<4, 1>(matrix, x, panels.start, around, out),
-                Packing::Q8By128 => row::<4, WIDE>(matrix, x, panels.start, around, out),
+                Packing::Q8 => row::<1>(matrix, x, panels.start, around, out),
+                Packing::Q8By128 => row::<WIDE>(matrix, x, panels.start, around, out),
                 Packing::Q4 => break,
             }
-            panels.start += 4;
+            panels.start += STREAMS;
         }
         matmul_with::<false>(matrix, x, panels, around, out);
     }
@@ -310,20 +309,20 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool>(
             }
         }
         for (m, sums) in sums.into_iter().enumerate() {
-            let mut lanes = [0.0; PANEL];
-            F32x16(sums).store(&mut lanes);
-            let (column, out) = matrix.outputs(panel, first + m, out);
-            finish(&lanes, around, column, out);
+            write(sums, matrix, panel, first + m, around, out);
         }
     }
 }
 
-/// The outputs of `P` panels from `panel` on for a single row of activations with their signs apart.
+/// Panels that a single row of activations goes through side by side.
+const STREAMS: usize = 4;
+
+/// The outputs of [`STREAMS`] panels from `panel` on for a single row of activations with their signs apart.
 ///
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn row<const P: usize, const SPAN: usize>(
+unsafe fn row<const SPAN: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -332,33 +331,52 @@ unsafe fn row<const P: usize, const SPAN: usize>(
 ) {
     // SAFETY of the block: as in `rows`.
     unsafe {
-        let weights: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
+        let weights: [_; STREAMS] = from_fn(|p| matrix.panel::<Tile>(panel + p));
         let n = matrix.blocks() / SPAN;
         let (tiles, scales) = (weights.map(|w| &w.0.as_chunks::<SPAN>().0[..n]), weights.map(|w| &w.1[..n]));
         let (xs, signs) = (x.group(0, 1).as_chunks::<SPAN>().0, x.signs(0, 1).as_chunks::<SPAN>().0);
-        let mut sums = [[_mm256_setzero_ps(); 2]; P];
+        let mut sums = [[_mm256_setzero_ps(); 2]; STREAMS];
         for (i, (xs, signs)) in xs[..n].iter().zip(&signs[..n]).enumerate() {
-            let mut dots = [[_mm256_set1_epi32(xs[0].excess); 2]; P];
+            let mut dots = [[_mm256_set1_epi32(xs[0].excess); 2]; STREAMS];
             for (j, (x, signs)) in xs.iter().zip(signs).enumerate() {
                 for group in 0..BLOCK / 4 {
                     let (q, sign) = (spread(&x.q, group), spread(signs, group));
-                    for p in 0..P {
+                    for p in 0..STREAMS {
                         let w = load(&tiles[p][i][j].0[group], false);
                         dots[p][0] = add_signed(dots[p][0], w[0], q, sign);
                         dots[p][1] = add_signed(dots[p][1], w[1], q, sign);
                     }
                 }
             }
-            for p in 0..P {
+            for p in 0..STREAMS {
                 add_scaled(&mut sums[p], dots[p], widen(&scales[p][i]), xs[0].scale);
             }
         }
         for (p, sums) in sums.into_iter().enumerate() {
-            let mut lanes = [0.0; PANEL];
-            F32x16(sums).store(&mut lanes);
-            let (column, out) = matrix.outputs(panel + p, 0, out);
-            finish(&lanes, around, column, out);
+            write(sums, matrix, panel + p, 0, around, out);
         }
+    }
+}
+
+/// Finishes the sums of a panel for one row of activations, and writes them.
+///
+/// # Safety
+/// As for [`matmul_with`].
+#[inline(always)]
+unsafe fn write(
+    sums: [__m256; 2],
+    matrix: &PackedMatrix,
+    panel: usize,
+    row: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let mut lanes = [0.0; PANEL];
+    F32x16(sums).store(&mut lanes);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (column, out) = matrix.outputs(panel, row, out);
+        finish(&lanes, around, column, out);
     }
 }
 

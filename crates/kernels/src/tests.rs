@@ -446,10 +446,6 @@ fn a_product_is_the_same_on_any_pool_and_in_any_batch() {
     }
 }
 
-/// What the standard promises is there, so the tests above are of these too; of the two full 8-bit forms an engine has one
-/// or none.
-/// Who emulates a processor says in `INKLING_BEST_ISA` which one it is, so that no kernel goes untested unnoticed.
-#[cfg(not(target_arch = "wasm32"))]
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_product_is_the_same_in_streams() {
@@ -476,6 +472,10 @@ fn a_product_is_the_same_in_streams() {
     }
 }
 
+/// What the standard promises is there, so the tests above are of these too; of the two full 8-bit forms an engine has one
+/// or none.
+/// Who emulates a processor says in `INKLING_BEST_ISA` which one it is, so that no kernel goes untested unnoticed.
+#[cfg(not(target_arch = "wasm32"))]
 #[test]
 fn the_best_instruction_set_is_the_one_that_an_emulator_promises() {
     if let Ok(promised) = std::env::var("INKLING_BEST_ISA") {
