@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{output_of, run, show_duration};
-use crate::toolchain::{Target, Toolchain};
+use crate::toolchain::{self, Target, Toolchain};
 use crate::{page, tools, workspace_root};
 
 const HELP: &str = "\
@@ -81,7 +81,7 @@ impl Build {
         // LLVM's pass that makes addresses in loops cheaper does not know that wasm engines add constants for nothing:
         // without it prompts are read a tenth faster.
         let flags = format!("-C target-feature={} -C llvm-args=-disable-lsr", self.features);
-        cargo.env("RUSTFLAGS", flags);
+        cargo.env("RUSTFLAGS", format!("{flags}{}", toolchain::without_registry_paths()));
         (cargo, target)
     }
 }

@@ -22,7 +22,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::process::{self, run, show_duration};
-use crate::toolchain::{Target, Toolchain};
+use crate::toolchain::{self, Target, Toolchain};
 use crate::{budget, tools, workspace_root};
 
 const HELP: &str = "\
@@ -101,7 +101,8 @@ fn trunk_command() -> Result<Command> {
     trunk.current_dir(workspace_root()).env("PATH", path);
     // The page itself runs without SIMD, so that a browser that has none can say so, and ask a server. Comes after what
     // `.cargo/config.toml` says; the engine is built with flags of its own. A bare `trunk` leaves this out.
-    trunk.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=-simd128");
+    let flags = format!("-C target-feature=-simd128{}", toolchain::without_registry_paths());
+    trunk.env(Target::Wasm32.variable("RUSTFLAGS"), flags);
     // Trunk takes a `NO_COLOR` of another value than true or false for a mistake.
     trunk.env_remove("NO_COLOR");
     Ok(trunk)

@@ -62,6 +62,25 @@ impl Target {
     }
 }
 
+/// Flags of rustc, each after a blank, by which messages of panics name a dependency's file from its crate's folder on.
+///
+/// What is shipped is then the same bytes wherever it was built, and tells nobody where that was. The folders that cargo
+/// unpacks crates into have the registries' names, of which there may be several. Flags are split at blanks, so a folder
+/// with one in its path is left out: that makes a module larger, not wrong.
+pub(crate) fn without_registry_paths() -> String {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else {
+        return String::new();
+    };
+    let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return String::new() };
+    let mut folders: Vec<_> =
+        registries.filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned)).collect();
+    folders.retain(|folder| !folder.contains([' ', '=']));
+    // Another order would build everything anew.
+    folders.sort();
+    folders.iter().fold(String::new(), |flags, folder| flags + " --remap-path-prefix=" + folder + "/=")
+}
+
 /// A toolchain that has the target.
 pub(crate) struct Toolchain {
     target: Target,
