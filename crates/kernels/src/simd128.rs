@@ -24,6 +24,10 @@
 //! addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for nothing; the
 //! engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
 //!
+//! What is loaded to be broadcast costs V8 two instructions, since it adds up the address first; whole registers are
+//! loaded by one. So [`Signed7`], which broadcasts twice for each row, holds the sums of two rows with all quarters, and
+//! the others those of four rows with some.
+//!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
 //! that it sees, up to the end of a page: so [`row`] goes through four panels side by side, and reads their scales, of
 //! which only every second tile needs a new line, before their weights. Loads from the next page, as a request for it,
@@ -65,7 +69,7 @@ trait Dot {
     const GROUPS: usize = 1;
     /// Where a block's activations begin, in bytes, and how many 4 of them take.
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, q), 4);
-    /// Quarters whose sums, with those of 4 rows of activations, are held at once.
+    /// Quarters whose sums, with those of 4 rows of activations, are held at once; of 2 rows, if it is all 4 quarters.
     const QUARTERS: usize = 2;
 
     /// A number that every product needs.
@@ -109,8 +113,11 @@ trait Dot8: Dot<Tile = Tile> {
             let mut got = [0; 4];
             // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
             unsafe {
-                let [[[dots]]] =
-                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>(1));
+                let [[[dots]]] = dots::<Self, 1, 1, 1, 1>(
+                    [(&raw const tile).cast()],
+                    &raw const x,
+                    Hidden::new::<Self>(1),
+                );
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots));
             }
             got == expected
@@ -127,6 +134,8 @@ struct Hidden {
     span: usize,
     /// 4.
     quarters: usize,
+    /// 2.
+    pairs: usize,
     /// 0.
     zero: usize,
     /// [`Dot::constant`].
@@ -141,6 +150,7 @@ impl Hidden {
             tile: size_of::<D::Tile>(),
             span: size_of::<D::Tile>() * span,
             quarters: 4,
+            pairs: 2,
             zero: 0,
             constant: D::constant(),
             f16: [u32x4_splat(F16_PLACES), f32x4_splat(F16_BIAS)],
@@ -149,13 +159,13 @@ impl Hidden {
 }
 
 /// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
-/// activations.
+/// activations, which lie among those of `G` rows.
 ///
 /// # Safety
 /// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
-/// blocks for each tile.
+/// of each `G` blocks for each tile.
 #[inline(always)]
-unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
+unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, const G: usize>(
     quarters: [*const v128; P],
     x: *const Block,
     hidden: Hidden,
@@ -189,7 +199,7 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
             }
             end = end.byte_add(hidden.tile);
             // From behind a block's activations to those of the next one.
-            x = x.add(M * size_of::<Block>() - BLOCK / 4 * step);
+            x = x.add(G * size_of::<Block>() - BLOCK / 4 * step);
         }
         dots
     }
@@ -281,6 +291,8 @@ impl Dot for Signed7 {
     type Sums = v128;
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 4);
+
+    const QUARTERS: usize = 4;
 
     fn constant() -> v128 {
         i16x8_splat(1)
@@ -595,7 +607,7 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
         for (panels, sums) in panels.iter().zip(&mut sums) {
             let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast());
             // SAFETY: whole spans of tiles, and one of activations.
-            let dots = unsafe { dots::<D, P, 4, 1>(tiles, x.as_ptr(), hidden) };
+            let dots = unsafe { dots::<D, P, 4, 1, 1>(tiles, x.as_ptr(), hidden) };
             for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
                 for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
                     *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x[0].scale);
@@ -624,6 +636,10 @@ unsafe fn rows<D: Dot, const M: usize>(
     out: &Shared<'_, f32>,
     hidden: Hidden,
 ) {
+    if D::QUARTERS == 4 {
+        // SAFETY: the caller's promise.
+        return unsafe { pairs::<D, M>(matrix, x, panel, first, around, out, hidden) };
+    }
     let (tiles, scales) = matrix.panel::<D::Tile>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let span = matrix.packing().span();
@@ -641,6 +657,76 @@ unsafe fn rows<D: Dot, const M: usize>(
         // SAFETY: the caller gave us the panel alone.
         let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
         finish(sums.map(|rows| rows[m]), around, column, out);
+    }
+}
+
+/// As [`rows`], with the sums of all quarters and two rows at once.
+///
+/// # Safety
+/// Nobody else uses the panel's columns of `out`.
+#[inline(always)]
+unsafe fn pairs<D: Dot, const M: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panel: usize,
+    first: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+    hidden: Hidden,
+) {
+    let (tiles, scales) = matrix.panel::<D::Tile>(panel);
+    let (xs, _) = x.group(first, M).as_chunks::<M>();
+    let span = matrix.packing().span();
+    let mut sums = [[[f32x4_splat(0.0); 2]; 4]; 2];
+    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span)) {
+        let (tile, mut x) = (tiles.as_ptr().cast(), xs.as_ptr().cast());
+        // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
+        unsafe {
+            if M == 4 {
+                let mut pair = 0;
+                while pair < hidden.pairs {
+                    add_few::<D, 2, M>(tile, x, scales, &mut sums[pair], hidden);
+                    x = x.add(2);
+                    pair += 1;
+                }
+                continue;
+            }
+            if M >= 2 {
+                add_few::<D, 2, M>(tile, x, scales, &mut sums[0], hidden);
+            }
+            if M % 2 == 1 {
+                add_few::<D, 1, M>(tile, x.add(M - 1), scales, &mut sums[M / 2], hidden);
+            }
+        }
+    }
+    for m in 0..M {
+        // SAFETY: the caller gave us the panel alone.
+        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
+        finish(sums[m / 2].map(|rows| rows[m % 2]), around, column, out);
+    }
+}
+
+/// Adds the products of a span of tiles with `N` of activations, which lie among those of `G` rows, to the sums.
+///
+/// # Safety
+/// There is a span of tiles, and at `x` `N` spans of activations.
+#[inline(always)]
+unsafe fn add_few<D: Dot, const N: usize, const G: usize>(
+    tile: *const v128,
+    x: *const Block,
+    scales: &[u16; PANEL],
+    sums: &mut [[v128; 2]; 4],
+    hidden: Hidden,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [dots] = dots::<D, 1, 4, N, G>([tile], x, hidden);
+        for ((sums, dots), scales) in sums.iter_mut().zip(dots).zip(scales.as_chunks::<4>().0) {
+            let scales = f16x4(scales, hidden.f16);
+            for (n, dots) in dots.into_iter().enumerate() {
+                sums[n] = add_scaled(sums[n], D::finish(dots), scales, (*x.add(n)).scale);
+            }
+        }
     }
 }
 
@@ -662,7 +748,7 @@ unsafe fn span_of<D: Dot, const M: usize, const Q: usize>(
     while first < hidden.quarters {
         // SAFETY: `first` is below 4, and `Q` divides that; `x` is where it was.
         unsafe {
-            let [dots] = dots::<D, 1, Q, M>([tile.add(first)], x, hidden);
+            let [dots] = dots::<D, 1, Q, M, M>([tile.add(first)], x, hidden);
             for (q, dots) in (first..).zip(dots) {
                 let (scales, sums) = (
                     f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16),
