@@ -16,13 +16,15 @@
 //!    (ARM's `sdot`): weights as they are. [`Dot8::works`] tries them out on extreme operands before they are used.
 //!
 //! 4-bit weights lie there plus 8, in 0..16, which is within 7 bits: [`Nibbles`] is exact on every engine without any of
-//! this. Without relaxed SIMD it masks and shifts them into 16 bits, so that each row's sum comes in one lane.
+//! this, and [`NibblePairs`] where an engine lacks sums of 32 bits. Without relaxed SIMD they are masked and shifted into 16
+//! bits, so that each row's sum comes in one lane.
 //!
 //! What a compiler makes of it decides the speed, and there are two of them. In straight-line code LLVM moves every
 //! product of a sum behind the last operand, and V8 then keeps dozens of operands on the stack: so the groups of a tile
-//! are a loop, whose sums it cannot move ([`dots`]), of a length that it does not know ([`Hidden`]). Its pass that makes
-//! addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for nothing; the
-//! engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
+//! are a loop, whose sums it cannot move ([`dots`]), of a length that it does not know ([`Hidden`]). Two groups in one turn
+//! are parted by an exit that nobody takes, since it moves nothing across a branch; with four V8's code was slower. Its
+//! pass that makes addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for
+//! nothing; the engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
 //!
 //! What is loaded to be broadcast costs V8 two instructions, since it adds up the address first; whole registers are
 //! loaded by one. So [`Signed7`], which broadcasts twice for each row, holds the sums of two rows with all quarters, and
@@ -71,6 +73,8 @@ trait Dot {
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, q), 4);
     /// Quarters whose sums, with those of 4 rows of activations, are held at once; of 2 rows, if it is all 4 quarters.
     const QUARTERS: usize = 2;
+    /// Copies of the loop's body in one turn.
+    const UNROLLED: usize = 2;
 
     /// A number that every product needs.
     fn constant() -> v128;
@@ -85,7 +89,8 @@ trait Dot {
     unsafe fn activations(at: *const u8) -> Self::Activations;
     /// Adds the products of 4 columns.
     fn add(sums: Self::Sums, w: Self::Weights, x: Self::Activations, constant: v128) -> Self::Sums;
-    fn finish(sums: Self::Sums) -> v128;
+    /// The dot products with `x`, or with a span that begins with it.
+    fn finish(sums: Self::Sums, x: &Block) -> v128;
 }
 
 /// A way to multiply 8-bit weights.
@@ -118,7 +123,7 @@ trait Dot8: Dot<Tile = Tile> {
                     &raw const x,
                     Hidden::new::<Self>(1),
                 );
-                v128_store(got.as_mut_ptr().cast(), Self::finish(dots));
+                v128_store(got.as_mut_ptr().cast(), Self::finish(dots, &x));
             }
             got == expected
         })
@@ -178,21 +183,28 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, 
         let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
         loop {
             while at[0] != end {
-                for group in 0..D::GROUPS {
-                    for (at, dots) in at.iter().zip(&mut dots) {
-                        let w: [_; Q] = from_fn(|q| D::weights(at.add(q), group, hidden.constant));
-                        for m in 0..M {
-                            let x = D::activations(x.add(m * size_of::<Block>() + group * step));
-                            for (w, dots) in w.iter().zip(&mut *dots) {
-                                dots[m] = D::add(dots[m], *w, x, hidden.constant);
+                for copy in 0..D::UNROLLED {
+                    if copy > 0 && hidden.zero != 0 {
+                        break;
+                    }
+                    for group in 0..D::GROUPS {
+                        for (at, dots) in at.iter().zip(&mut dots) {
+                            let w: [_; Q] =
+                                from_fn(|q| D::weights(at.add(4 * copy + q), group, hidden.constant));
+                            for m in 0..M {
+                                let group = copy * D::GROUPS + group;
+                                let x = D::activations(x.add(m * size_of::<Block>() + group * step));
+                                for (w, dots) in w.iter().zip(&mut *dots) {
+                                    dots[m] = D::add(dots[m], *w, x, hidden.constant);
+                                }
                             }
                         }
                     }
                 }
                 for at in &mut at {
-                    *at = at.add(4);
+                    *at = at.add(4 * D::UNROLLED);
                 }
-                x = x.add(step * D::GROUPS);
+                x = x.add(step * D::GROUPS * D::UNROLLED);
             }
             if end == last {
                 break;
@@ -257,7 +269,7 @@ impl Dot for Plain {
     }
 
     #[inline(always)]
-    fn finish(sums: [v128; 2]) -> v128 {
+    fn finish(sums: [v128; 2], _: &Block) -> v128 {
         let even = i32x4_shuffle::<0, 2, 4, 6>(sums[0], sums[1]);
         i32x4_add(even, i32x4_shuffle::<1, 3, 5, 7>(sums[0], sums[1]))
     }
@@ -322,7 +334,7 @@ impl Dot for Signed7 {
     }
 
     #[inline(always)]
-    fn finish(sums: v128) -> v128 {
+    fn finish(sums: v128, _: &Block) -> v128 {
         sums
     }
 }
@@ -378,7 +390,7 @@ impl Dot for Unsigned8 {
     }
 
     #[inline(always)]
-    fn finish(sums: v128) -> v128 {
+    fn finish(sums: v128, _: &Block) -> v128 {
         sums
     }
 }
@@ -426,7 +438,7 @@ impl Dot for Signed8 {
     }
 
     #[inline(always)]
-    fn finish(sums: v128) -> v128 {
+    fn finish(sums: v128, _: &Block) -> v128 {
         sums
     }
 }
@@ -450,6 +462,7 @@ impl Dot for Nibbles {
 
     const GROUPS: usize = 2;
     const QUARTERS: usize = 1;
+    const UNROLLED: usize = 1;
 
     fn constant() -> v128 {
         i16x8_splat(15)
@@ -481,7 +494,7 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
-    fn finish(sums: v128) -> v128 {
+    fn finish(sums: v128, _: &Block) -> v128 {
         sums
     }
 }
@@ -495,6 +508,7 @@ impl Dot for Nibbles {
     type Sums = v128;
 
     const GROUPS: usize = 2;
+    const UNROLLED: usize = 1;
 
     fn constant() -> v128 {
         u8x16_splat(15)
@@ -525,14 +539,63 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
-    fn finish(sums: v128) -> v128 {
+    fn finish(sums: v128, _: &Block) -> v128 {
         sums
     }
 }
 
+/// Relaxed dot product of 4-bit weights with sums of 16 bits, for engines that make the one with sums of 32 of several. A
+/// pair is at most `2 * 15 * 127`, so that the 8 of a block add up in 16 bits, and are widened once.
+#[cfg(target_feature = "relaxed-simd")]
+struct NibblePairs;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for NibblePairs {
+    type Tile = TileQ4;
+    type Weights = v128;
+    type Activations = v128;
+    type Sums = v128;
+
+    const GROUPS: usize = 2;
+    const UNROLLED: usize = 1;
+
+    fn constant() -> v128 {
+        Nibbles::constant()
+    }
+
+    #[inline(always)]
+    fn start(_: &Block) -> v128 {
+        i16x8_splat(0)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(at: *const v128, group: usize, low: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { Nibbles::weights(at, group, low) }
+    }
+
+    #[inline(always)]
+    unsafe fn activations(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { Nibbles::activations(at) }
+    }
+
+    #[inline(always)]
+    fn add(sums: v128, w: v128, x: v128, _: v128) -> v128 {
+        i16x8_add(sums, i16x8_relaxed_dot_i8x16_i7x16(x, w))
+    }
+
+    #[inline(always)]
+    fn finish(sums: v128, x: &Block) -> v128 {
+        i32x4_add(i32x4_extadd_pairwise_i16x8(sums), i32x4_splat(x.excess / 16))
+    }
+}
+
+/// [`matmul_with`] in a function of its own, since ways share it.
+///
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
-unsafe fn matmul_q4(
+unsafe fn matmul_q4<D: Dot<Tile = TileQ4>>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -540,7 +603,7 @@ unsafe fn matmul_q4(
     out: &Shared<'_, f32>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { matmul_with::<Nibbles>(matrix, x, panels, around, out) }
+    unsafe { matmul_with::<D>(matrix, x, panels, around, out) }
 }
 
 /// A single row of activations goes through so many pairs of panels side by side.
@@ -610,7 +673,7 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
             let dots = unsafe { dots::<D, P, 4, 1, 1>(tiles, x.as_ptr(), hidden) };
             for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
                 for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
-                    *sum = add_scaled(*sum, D::finish(dots), f16x4(scales, hidden.f16), x[0].scale);
+                    *sum = add_scaled(*sum, D::finish(dots, &x[0]), f16x4(scales, hidden.f16), x[0].scale);
                 }
             }
         }
@@ -724,7 +787,8 @@ unsafe fn add_few<D: Dot, const N: usize, const G: usize>(
         for ((sums, dots), scales) in sums.iter_mut().zip(dots).zip(scales.as_chunks::<4>().0) {
             let scales = f16x4(scales, hidden.f16);
             for (n, dots) in dots.into_iter().enumerate() {
-                sums[n] = add_scaled(sums[n], D::finish(dots), scales, (*x.add(n)).scale);
+                let x = &*x.add(n);
+                sums[n] = add_scaled(sums[n], D::finish(dots, x), scales, x.scale);
             }
         }
     }
@@ -755,7 +819,7 @@ unsafe fn span_of<D: Dot, const M: usize, const Q: usize>(
                     sums.get_unchecked_mut(q),
                 );
                 for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(&xs[0]) {
-                    *sum = add_scaled(*sum, D::finish(dots), scales, x.scale);
+                    *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
                 }
             }
             // Else the activations of all groups would be loaded before the loop, and kept on the stack.
@@ -855,7 +919,7 @@ fn quantise_with<D: Dot8>(x: &[f32], span: usize, blocks: &mut [Block], step: us
 
 /// The functions of one way to multiply.
 macro_rules! way {
-    ($name:ident, $dot:ty) => {
+    ($name:ident, $dot:ty, $nibbles:ty) => {
         pub(crate) mod $name {
             use super::*;
 
@@ -876,7 +940,7 @@ macro_rules! way {
                 unsafe {
                     match matrix.packing() {
                         Packing::Q8 | Packing::Q8By128 => matmul_with::<$dot>(matrix, x, panels, around, out),
-                        Packing::Q4 => matmul_q4(matrix, x, panels, around, out),
+                        Packing::Q4 => matmul_q4::<$nibbles>(matrix, x, panels, around, out),
                     }
                 }
             }
@@ -891,13 +955,13 @@ macro_rules! way {
     };
 }
 
-way!(plain, Plain);
+way!(plain, Plain, Nibbles);
 #[cfg(target_feature = "relaxed-simd")]
-way!(signed7, Signed7);
+way!(signed7, Signed7, NibblePairs);
 #[cfg(target_feature = "relaxed-simd")]
-way!(unsigned8, Unsigned8);
+way!(unsigned8, Unsigned8, Nibbles);
 #[cfg(target_feature = "relaxed-simd")]
-way!(signed8, Signed8);
+way!(signed8, Signed8, Nibbles);
 
 /// 16 lanes in four registers.
 #[derive(Clone, Copy)]
