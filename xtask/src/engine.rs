@@ -153,7 +153,11 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     }
     write_if_new(&folder.join(GLUE), glue.unwrap_or_default().as_bytes())?;
     for name in HAND_WRITTEN {
-        copy_if_new(&root.join(SOURCES).join(name), &folder.join(name))?;
+        let source = root.join(SOURCES).join(name);
+        match name.ends_with(".d.ts") {
+            true => copy_if_new(&source, &folder.join(name))?,
+            false => write_if_new(&folder.join(name), without_comments(&read_text(&source)?).as_bytes())?,
+        }
     }
     // Where the engine looks for them, so that the folder above is complete by itself.
     page::add_demo_models(&root.join(DEMO), &root.join("target/page").join(DEMO))?;
@@ -169,11 +173,12 @@ fn compile(toolchain: &Toolchain, build: &Build, profile: Profile) -> Result<Pat
     Ok(target.join("wasm32-unknown-unknown").join(profile).join("inkling_web.wasm"))
 }
 
-/// Comments number a module's functions, in which the builds differ; and nobody downloads them for pleasure.
-fn without_comments(glue: &str) -> String {
-    let mut kept = String::with_capacity(glue.len());
+/// A script without lines of comments. Those of the glue number a module's functions, in which the builds differ; and
+/// nobody downloads comments for pleasure: developers have them in `inkling.d.ts`.
+fn without_comments(script: &str) -> String {
+    let mut kept = String::with_capacity(script.len());
     let mut in_comment = false;
-    for line in glue.lines() {
+    for line in script.lines() {
         let text = line.trim();
         in_comment |= text.starts_with("/*");
         if !in_comment && !text.starts_with("//") && !text.is_empty() {

@@ -39,8 +39,12 @@ pub enum Isa {
     /// NEON with the dot-product instruction: ARMv8.4, and most processors since 2018.
     #[cfg(target_arch = "aarch64")]
     NeonDot,
-    /// WebAssembly's 128-bit SIMD.
-    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    /// WebAssembly's 128-bit SIMD; not in builds with relaxed SIMD, which always have the next one.
+    #[cfg(all(
+        target_arch = "wasm32",
+        target_feature = "simd128",
+        any(not(target_feature = "relaxed-simd"), feature = "scalar", test)
+    ))]
     Simd128,
     /// WebAssembly's relaxed SIMD as far as its standard promises results: 8-bit by 7-bit dot products.
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
@@ -112,7 +116,11 @@ impl Isa {
         Self::Neon,
         #[cfg(target_arch = "aarch64")]
         Self::NeonDot,
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        #[cfg(all(
+            target_arch = "wasm32",
+            target_feature = "simd128",
+            any(not(target_feature = "relaxed-simd"), feature = "scalar", test)
+        ))]
         Self::Simd128,
         #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
         Self::RelaxedSimd,
@@ -183,10 +191,15 @@ impl Isa {
             Self::Neon => true,
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            #[cfg(all(
+                target_arch = "wasm32",
+                target_feature = "simd128",
+                any(not(target_feature = "relaxed-simd"), feature = "scalar", test)
+            ))]
             Self::Simd128 => simd128::plain::works(),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-            Self::RelaxedSimd => simd128::signed7::works(),
+            // Where there is nothing to fall back on, its standard's word is taken.
+            Self::RelaxedSimd => !cfg!(any(feature = "scalar", test)) || simd128::signed7::works(),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Self::RelaxedSimdUnsigned => simd128::unsigned8::works(),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]

@@ -42,6 +42,7 @@ use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
+use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -71,7 +72,9 @@ trait Dot {
     const GROUPS: usize = 1;
     /// Where a block's activations begin, in bytes, and how many 4 of them take.
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, q), 4);
-    /// Quarters whose sums, with those of 4 rows of activations, are held at once; of 2 rows, if it is all 4 quarters.
+    /// Rows of activations that are multiplied together.
+    const ROWS: usize = 4;
+    /// Quarters whose sums, with those of 4 rows of activations, can be held at once.
     const QUARTERS: usize = 2;
     /// Copies of the loop's body in one turn.
     const UNROLLED: usize = 2;
@@ -118,11 +121,8 @@ trait Dot8: Dot<Tile = Tile> {
             let mut got = [0; 4];
             // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
             unsafe {
-                let [[[dots]]] = dots::<Self, 1, 1, 1, 1>(
-                    [(&raw const tile).cast()],
-                    &raw const x,
-                    Hidden::new::<Self>(1),
-                );
+                let [[[dots]]] =
+                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>(1));
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots, &x));
             }
             got == expected
@@ -137,10 +137,8 @@ struct Hidden {
     tile: usize,
     /// Bytes of the tiles that share their scales.
     span: usize,
-    /// 4.
-    quarters: usize,
-    /// 2.
-    pairs: usize,
+    /// Bytes of a group's blocks for a tile.
+    group: usize,
     /// 0.
     zero: usize,
     /// [`Dot::constant`].
@@ -154,8 +152,7 @@ impl Hidden {
         black_box(Self {
             tile: size_of::<D::Tile>(),
             span: size_of::<D::Tile>() * span,
-            quarters: 4,
-            pairs: 2,
+            group: size_of::<Block>(),
             zero: 0,
             constant: D::constant(),
             f16: [u32x4_splat(F16_PLACES), f32x4_splat(F16_BIAS)],
@@ -164,18 +161,20 @@ impl Hidden {
 }
 
 /// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
-/// activations, which lie among those of `G` rows.
+/// activations.
 ///
 /// # Safety
 /// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
-/// of each `G` blocks for each tile.
+/// blocks for each tile, `hidden.group` bytes after those for the tile before.
 #[inline(always)]
-unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, const G: usize>(
+unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
     quarters: [*const v128; P],
     x: *const Block,
     hidden: Hidden,
 ) -> [[[D::Sums; M]; Q]; P] {
     let (first, step) = D::ACTIVATIONS;
+    // Other numbers of rows are what is left over.
+    let copies = if P > 1 || M == D::ROWS { D::UNROLLED } else { 1 };
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
         let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
@@ -183,7 +182,7 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, 
         let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
         loop {
             while at[0] != end {
-                for copy in 0..D::UNROLLED {
+                for copy in 0..copies {
                     if copy > 0 && hidden.zero != 0 {
                         break;
                     }
@@ -202,16 +201,16 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, 
                     }
                 }
                 for at in &mut at {
-                    *at = at.add(4 * D::UNROLLED);
+                    *at = at.add(4 * copies);
                 }
-                x = x.add(step * D::GROUPS * D::UNROLLED);
+                x = x.add(step * D::GROUPS * copies);
             }
             if end == last {
                 break;
             }
             end = end.byte_add(hidden.tile);
             // From behind a block's activations to those of the next one.
-            x = x.add(G * size_of::<Block>() - BLOCK / 4 * step);
+            x = x.add(hidden.group - BLOCK / 4 * step);
         }
         dots
     }
@@ -228,8 +227,10 @@ unsafe fn load4(at: *const u8) -> v128 {
 }
 
 /// `i32x4.dot_i16x8`.
+#[cfg(any(not(target_feature = "relaxed-simd"), feature = "scalar", test))]
 pub(crate) struct Plain;
 
+#[cfg(any(not(target_feature = "relaxed-simd"), feature = "scalar", test))]
 impl Dot for Plain {
     type Tile = Tile;
     type Weights = [v128; 2];
@@ -275,6 +276,7 @@ impl Dot for Plain {
     }
 }
 
+#[cfg(any(not(target_feature = "relaxed-simd"), feature = "scalar", test))]
 impl Dot8 for Plain {
     fn spread(x: &mut Block) {
         let [a, b] = load_all(&x.q);
@@ -304,7 +306,7 @@ impl Dot for Signed7 {
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 4);
 
-    const QUARTERS: usize = 4;
+    const ROWS: usize = 2;
 
     fn constant() -> v128 {
         i16x8_splat(1)
@@ -630,16 +632,20 @@ unsafe fn matmul_with<D: Dot>(
             }
         }
         for panel in panel..panels.end {
-            if x.rows == 1 {
-                row::<D, 1, 1>(matrix, x, panel, around, out, hidden);
-                continue;
-            }
             for first in (0..x.rows).step_by(4) {
-                match x.rows - first {
-                    1 => rows::<D, 1>(matrix, x, panel, first, around, out, hidden),
-                    2 => rows::<D, 2>(matrix, x, panel, first, around, out, hidden),
-                    3 => rows::<D, 3>(matrix, x, panel, first, around, out, hidden),
-                    _ => rows::<D, 4>(matrix, x, panel, first, around, out, hidden),
+                let group = first..x.rows.min(first + 4);
+                let mut rows = group.clone();
+                if rows.len() == 4 && D::ROWS == 4 {
+                    panel_of::<D, 4>(matrix, x, panel, &group, rows, around, out, hidden);
+                    continue;
+                }
+                if rows.len() > 1 {
+                    let pairs = rows.start..rows.end - rows.len() % 2;
+                    rows.start = pairs.end;
+                    panel_of::<D, 2>(matrix, x, panel, &group, pairs, around, out, hidden);
+                }
+                if !rows.is_empty() {
+                    panel_of::<D, 1>(matrix, x, panel, &group, rows, around, out, hidden);
                 }
             }
         }
@@ -670,7 +676,7 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
         for (panels, sums) in panels.iter().zip(&mut sums) {
             let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast());
             // SAFETY: whole spans of tiles, and one of activations.
-            let dots = unsafe { dots::<D, P, 4, 1, 1>(tiles, x.as_ptr(), hidden) };
+            let dots = unsafe { dots::<D, P, 4, 1>(tiles, x.as_ptr(), hidden) };
             for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
                 for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
                     *sum = add_scaled(*sum, D::finish(dots, &x[0]), f16x4(scales, hidden.f16), x[0].scale);
@@ -685,147 +691,81 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group.
+/// The outputs of one panel for `rows` of a group of activations, `M` at a time.
 ///
 /// # Safety
-/// Nobody else uses the panel's columns of `out`.
+/// Nobody else uses the panel's columns of `out`; `M` divides the number of rows, of which the group has 4 at most.
 #[inline(always)]
-unsafe fn rows<D: Dot, const M: usize>(
+#[expect(clippy::too_many_arguments, reason = "what a product needs, and which part of it")]
+unsafe fn panel_of<D: Dot, const M: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
-    first: usize,
-    around: &Around<'_>,
-    out: &Shared<'_, f32>,
-    hidden: Hidden,
-) {
-    if D::QUARTERS == 4 {
-        // SAFETY: the caller's promise.
-        return unsafe { pairs::<D, M>(matrix, x, panel, first, around, out, hidden) };
-    }
-    let (tiles, scales) = matrix.panel::<D::Tile>(panel);
-    let (xs, _) = x.group(first, M).as_chunks::<M>();
-    let span = matrix.packing().span();
-    let mut sums = [[f32x4_splat(0.0); M]; 4];
-    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span)) {
-        // SAFETY: `QUARTERS` is 1 or 2.
-        unsafe {
-            match D::QUARTERS {
-                1 => span_of::<D, M, 1>(tiles, scales, xs, &mut sums, hidden),
-                _ => span_of::<D, M, 2>(tiles, scales, xs, &mut sums, hidden),
-            }
-        }
-    }
-    for m in 0..M {
-        // SAFETY: the caller gave us the panel alone.
-        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
-        finish(sums.map(|rows| rows[m]), around, column, out);
-    }
-}
-
-/// As [`rows`], with the sums of all quarters and two rows at once.
-///
-/// # Safety
-/// Nobody else uses the panel's columns of `out`.
-#[inline(always)]
-unsafe fn pairs<D: Dot, const M: usize>(
-    matrix: &PackedMatrix,
-    x: &Quantised,
-    panel: usize,
-    first: usize,
+    group: &Range<usize>,
+    rows: Range<usize>,
     around: &Around<'_>,
     out: &Shared<'_, f32>,
     hidden: Hidden,
 ) {
     let (tiles, scales) = matrix.panel::<D::Tile>(panel);
-    let (xs, _) = x.group(first, M).as_chunks::<M>();
     let span = matrix.packing().span();
-    let mut sums = [[[f32x4_splat(0.0); 2]; 4]; 2];
-    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span)) {
-        let (tile, mut x) = (tiles.as_ptr().cast(), xs.as_ptr().cast());
-        // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
-        unsafe {
-            if M == 4 {
-                let mut pair = 0;
-                while pair < hidden.pairs {
-                    add_few::<D, 2, M>(tile, x, scales, &mut sums[pair], hidden);
-                    x = x.add(2);
-                    pair += 1;
+    let hidden = Hidden { group: size_of::<Block>() * group.len(), ..hidden };
+    let xs = x.group(group.start, group.len()).chunks_exact(group.len() * span);
+    let mut sums = [[[f32x4_splat(0.0); M]; 4]; 2];
+    let sums = &mut sums[..rows.len() / M];
+    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
+        let mut x = xs[rows.start - group.start..].as_ptr();
+        for sums in &mut *sums {
+            // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
+            unsafe {
+                match D::QUARTERS * 4 / M {
+                    1 => add_dots::<D, M, 1>(tiles, scales, x, sums, hidden),
+                    2 => add_dots::<D, M, 2>(tiles, scales, x, sums, hidden),
+                    _ => add_dots::<D, M, 4>(tiles, scales, x, sums, hidden),
                 }
-                continue;
-            }
-            if M >= 2 {
-                add_few::<D, 2, M>(tile, x, scales, &mut sums[0], hidden);
-            }
-            if M % 2 == 1 {
-                add_few::<D, 1, M>(tile, x.add(M - 1), scales, &mut sums[M / 2], hidden);
+                x = x.add(M);
             }
         }
     }
-    for m in 0..M {
+    for (m, row) in rows.enumerate() {
         // SAFETY: the caller gave us the panel alone.
-        let (column, out) = unsafe { matrix.outputs(panel, first + m, out) };
-        finish(sums[m / 2].map(|rows| rows[m % 2]), around, column, out);
-    }
-}
-
-/// Adds the products of a span of tiles with `N` of activations, which lie among those of `G` rows, to the sums.
-///
-/// # Safety
-/// There is a span of tiles, and at `x` `N` spans of activations.
-#[inline(always)]
-unsafe fn add_few<D: Dot, const N: usize, const G: usize>(
-    tile: *const v128,
-    x: *const Block,
-    scales: &[u16; PANEL],
-    sums: &mut [[v128; 2]; 4],
-    hidden: Hidden,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let [dots] = dots::<D, 1, 4, N, G>([tile], x, hidden);
-        for ((sums, dots), scales) in sums.iter_mut().zip(dots).zip(scales.as_chunks::<4>().0) {
-            let scales = f16x4(scales, hidden.f16);
-            for (n, dots) in dots.into_iter().enumerate() {
-                let x = &*x.add(n);
-                sums[n] = add_scaled(sums[n], D::finish(dots, x), scales, x.scale);
-            }
-        }
+        let (column, out) = unsafe { matrix.outputs(panel, row, out) };
+        finish(sums[m / M].map(|rows| rows[m % M]), around, column, out);
     }
 }
 
 /// Adds the products of a span of tiles with `M` of activations to the sums, `Q` quarters at a time.
 ///
 /// # Safety
-/// `Q` divides 4.
+/// `Q` divides 4; there are a span of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
 #[inline(always)]
-unsafe fn span_of<D: Dot, const M: usize, const Q: usize>(
+unsafe fn add_dots<D: Dot, const M: usize, const Q: usize>(
     tiles: &[D::Tile],
     scales: &[u16; PANEL],
-    xs: &[[Block; M]],
+    mut x: *const Block,
     sums: &mut [[v128; M]; 4],
     hidden: Hidden,
 ) {
     let tile = tiles.as_ptr().cast::<v128>();
-    let mut x = xs.as_ptr().cast::<Block>();
     let mut first = 0;
-    while first < hidden.quarters {
-        // SAFETY: `first` is below 4, and `Q` divides that; `x` is where it was.
+    while first < 4 {
+        // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
         unsafe {
-            let [dots] = dots::<D, 1, Q, M, M>([tile.add(first)], x, hidden);
+            let [dots] = dots::<D, 1, Q, M>([tile.add(first)], x, hidden);
             for (q, dots) in (first..).zip(dots) {
-                let (scales, sums) = (
-                    f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16),
-                    sums.get_unchecked_mut(q),
-                );
-                for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(&xs[0]) {
+                let scales = f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16);
+                for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
+                    let x = &*x.add(m);
                     *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
                 }
             }
+            if Q == 4 {
+                return;
+            }
             // Else the activations of all groups would be loaded before the loop, and kept on the stack.
             x = x.add(hidden.zero);
+            first += hidden.zero + Q;
         }
-        first += Q;
     }
 }
 
@@ -917,6 +857,52 @@ fn quantise_with<D: Dot8>(x: &[f32], span: usize, blocks: &mut [Block], step: us
     }
 }
 
+/// [`pack::row`], once for all ways.
+#[inline(never)]
+pub(crate) fn pack_row(
+    weights: &[f32],
+    tiles: &mut [Tile],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    pack::row(weights, tiles, scales, row)
+}
+
+/// [`pack::columns`], once for all ways.
+#[inline(never)]
+pub(crate) fn pack_columns(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut Tile,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    pack::columns(weights, stride, n, tile, scales)
+}
+
+/// [`pack::row_q4`], once for all ways.
+#[inline(never)]
+pub(crate) fn pack_row_q4(
+    weights: &[f32],
+    tiles: &mut [TileQ4],
+    scales: &mut [[u16; PANEL]],
+    row: usize,
+) -> Result<(), usize> {
+    pack::row_q4(weights, tiles, scales, row)
+}
+
+/// [`pack::columns_q4`], once for all ways.
+#[inline(never)]
+pub(crate) fn pack_columns_q4(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tile: &mut TileQ4,
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
+    pack::columns_q4(weights, stride, n, tile, scales)
+}
+
 /// The functions of one way to multiply.
 macro_rules! way {
     ($name:ident, $dot:ty, $nibbles:ty) => {
@@ -949,12 +935,13 @@ macro_rules! way {
                 quantise_with::<$dot>(x, span, blocks, step);
             }
 
-            pub(crate) use super::super::scalar::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
             pub(crate) use super::twin::*;
+            pub(crate) use super::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
         }
     };
 }
 
+#[cfg(any(not(target_feature = "relaxed-simd"), feature = "scalar", test))]
 way!(plain, Plain, Nibbles);
 #[cfg(target_feature = "relaxed-simd")]
 way!(signed7, Signed7, NibblePairs);
