@@ -73,8 +73,10 @@ pub(crate) fn without_registry_paths() -> String {
         return String::new();
     };
     let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return String::new() };
-    let mut folders: Vec<_> =
-        registries.filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned)).collect();
+    without_paths(registries.filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned)).collect())
+}
+
+fn without_paths(mut folders: Vec<String>) -> String {
     folders.retain(|folder| !folder.contains([' ', '=']));
     // Another order would build everything anew.
     folders.sort();
@@ -331,6 +333,13 @@ fn wasm_linker() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_cut_in_one_order_and_never_at_a_blank() {
+        let folders = ["/c/src/two", "/c/src/one", "/my cargo/src/one"].map(str::to_owned).to_vec();
+        let flags = " --remap-path-prefix=/c/src/one/= --remap-path-prefix=/c/src/two/=";
+        assert_eq!(without_paths(folders), flags);
+    }
 
     #[test]
     fn a_library_is_named_by_its_file() {
