@@ -154,7 +154,7 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     write_if_new(&folder.join(GLUE), glue.unwrap_or_default().as_bytes())?;
     for name in HAND_WRITTEN {
         let source = root.join(SOURCES).join(name);
-        match name.ends_with(".d.ts") {
+        match page::is_for_developers(name) {
             true => copy_if_new(&source, &folder.join(name))?,
             false => write_if_new(&folder.join(name), without_comments(&read_text(&source)?).as_bytes())?,
         }

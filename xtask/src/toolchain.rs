@@ -56,7 +56,7 @@ impl Target {
         }
     }
 
-    /// The variable by which cargo is told about `what`, the target's `LINKER` or `RUNNER`.
+    /// The variable by which cargo is told about `what`, the target's `LINKER`, `RUNNER` or `RUSTFLAGS`.
     pub(crate) fn variable(self, what: &str) -> String {
         format!("CARGO_TARGET_{}_{what}", self.name().replace('-', "_").to_uppercase())
     }
@@ -68,10 +68,8 @@ impl Target {
 /// unpacks crates into have the registries' names, of which there may be several. Flags are split at blanks, so a folder
 /// with one in its path is left out: that makes a module larger, not wrong.
 pub(crate) fn without_registry_paths() -> String {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else {
-        return String::new();
-    };
+    let own = || Some(std::env::home_dir()?.join(".cargo"));
+    let Some(home) = tools::folder("CARGO_HOME").or_else(own) else { return String::new() };
     let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return String::new() };
     without_paths(registries.filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned)).collect())
 }

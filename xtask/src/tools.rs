@@ -208,12 +208,16 @@ impl Tool {
     }
 }
 
+/// The folder that a variable of the environment names, if it is set and not empty.
+pub(crate) fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// Where things that outlive a checkout are kept.
 ///
 /// # Errors
 /// If the environment names no folder for it.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(own) = folder("INKLING_CACHE") {
         return Ok(own);
     }

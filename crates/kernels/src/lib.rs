@@ -87,10 +87,10 @@ macro_rules! dispatch {
             // SAFETY: as above.
             $crate::Isa::NeonDot => unsafe { $crate::neon::$dot($($arg),*) },
             #[cfg(all(
-    target_arch = "wasm32",
-    target_feature = "simd128",
-    any(not(target_feature = "relaxed-simd"), feature = "scalar", test)
-))]
+                target_arch = "wasm32",
+                target_feature = "simd128",
+                any(not(target_feature = "relaxed-simd"), feature = "scalar", test)
+            ))]
             $crate::Isa::Simd128 => $crate::simd128::plain::$name($($arg),*),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             $crate::Isa::RelaxedSimd => $crate::simd128::signed7::$name($($arg),*),

@@ -2,7 +2,8 @@
 //!
 //! GGUF's reference quantises a block so: `d = amax / 127`, `q = round(w * (1 / d))` with ties away from zero, and `d` is
 //! stored as f16. Here it runs over whole rows, or over the 16 rows of a panel at once where the checkpoint stores the
-//! matrix transposed, so that both read memory in order; natively once more compiled for AVX2.
+//! matrix transposed, so that both read memory in order. On x86-64 it is inlined, to be compiled once more for AVX2;
+//! elsewhere every instruction set shares one copy.
 //!
 //! At 4 bits a scale matters more. GGUF's reference for Q4_0 takes `d = m / -8`, where `m` is the weight of the largest
 //! magnitude. Here `m / -7` to `m / -8.75` in steps of a quarter are tried as well: each rounds the weights, the best scale
@@ -46,7 +47,8 @@ fn round(w: f32, inverse: f32) -> i32 {
 
 /// Writes a row's quantised weights into the lane `row` of a panel's tiles, as many as there are for a scale with one. The
 /// error is the first block with a weight that is infinite or not a number.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 pub(crate) fn row(
     weights: &[f32],
     tiles: &mut [Tile],
@@ -100,7 +102,8 @@ fn gather(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; BLOCK] {
 
 /// Quantises the tile of up to 16 rows of a transposed matrix: `weights` are 32 rows, `stride` apart, of which it takes
 /// the first `n` columns. The error is the column that has no scale.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 pub(crate) fn columns(
     weights: &[f32],
     stride: usize,
@@ -181,7 +184,8 @@ fn block_q4(weights: &[f32; BLOCK]) -> Option<(u16, [u8; BLOCK])> {
 }
 
 /// [`row`] for 4 bits.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 pub(crate) fn row_q4(
     weights: &[f32],
     tiles: &mut [TileQ4],
@@ -198,7 +202,8 @@ pub(crate) fn row_q4(
 }
 
 /// [`columns`] for 4 bits.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 pub(crate) fn columns_q4(
     weights: &[f32],
     stride: usize,

@@ -13,7 +13,6 @@ use super::Around;
 use super::attention_i16::{CHUNK, Head, VALUE, WEIGHT, Work, integers};
 use super::math::{self, exp, max};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, f32_from_f16};
-#[cfg(any(not(target_feature = "simd128"), feature = "scalar", test))]
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };

@@ -42,7 +42,6 @@ use super::attention_i16::{Pairs, Row};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
 use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
-use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::LANES;
@@ -857,52 +856,6 @@ fn quantise_with<D: Dot8>(x: &[f32], span: usize, blocks: &mut [Block], step: us
     }
 }
 
-/// [`pack::row`], once for all ways.
-#[inline(never)]
-pub(crate) fn pack_row(
-    weights: &[f32],
-    tiles: &mut [Tile],
-    scales: &mut [[u16; PANEL]],
-    row: usize,
-) -> Result<(), usize> {
-    pack::row(weights, tiles, scales, row)
-}
-
-/// [`pack::columns`], once for all ways.
-#[inline(never)]
-pub(crate) fn pack_columns(
-    weights: &[f32],
-    stride: usize,
-    n: usize,
-    tile: &mut Tile,
-    scales: &mut [u16; PANEL],
-) -> Result<(), usize> {
-    pack::columns(weights, stride, n, tile, scales)
-}
-
-/// [`pack::row_q4`], once for all ways.
-#[inline(never)]
-pub(crate) fn pack_row_q4(
-    weights: &[f32],
-    tiles: &mut [TileQ4],
-    scales: &mut [[u16; PANEL]],
-    row: usize,
-) -> Result<(), usize> {
-    pack::row_q4(weights, tiles, scales, row)
-}
-
-/// [`pack::columns_q4`], once for all ways.
-#[inline(never)]
-pub(crate) fn pack_columns_q4(
-    weights: &[f32],
-    stride: usize,
-    n: usize,
-    tile: &mut TileQ4,
-    scales: &mut [u16; PANEL],
-) -> Result<(), usize> {
-    pack::columns_q4(weights, stride, n, tile, scales)
-}
-
 /// The functions of one way to multiply.
 macro_rules! way {
     ($name:ident, $dot:ty, $nibbles:ty) => {
@@ -935,8 +888,8 @@ macro_rules! way {
                 quantise_with::<$dot>(x, span, blocks, step);
             }
 
+            pub(crate) use super::super::scalar::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
             pub(crate) use super::twin::*;
-            pub(crate) use super::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
         }
     };
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools::folder;
 use crate::workspace_root;
 
 pub(super) const HELP: &str = "\
@@ -113,7 +114,6 @@ impl Plan {
     /// # Errors
     /// If an argument is unknown, or peers are asked for that are not there.
     pub(super) fn parse(args: &[String]) -> Result<Option<Plan>> {
-        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let scripts = folder("PEERS_SCRIPTS")
             .or_else(|| folder("INKLING_SHARED").map(|shared| shared.join("peers")))
             .map(|scripts| workspace_root().join(scripts));
