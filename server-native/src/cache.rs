@@ -11,7 +11,7 @@
 //! 1. An entry is found by the paths of the weights' files, and is of use only if these files have the size, inode and
 //!    times (of content and of status) that they had when they were read, and the config has its hash. Whatever writes to
 //!    a file changes the time of its status.
-//! 2. Each tensor has its SHA-256, which is checked whenever it is read, by all threads together. So nothing has to wait
+//! 2. Each tensor has its hash, which is checked whenever it is read, by all threads together. So nothing has to wait
 //!    for the disk while an entry is written: what a crash or a broken disk leaves of it is found out, told, and made anew.
 //! 3. An entry is written beside and renamed when it is whole. Of two processes that write the same one the first wins.
 //! 4. A cache that cannot be read or written costs time and one sentence, never the load.

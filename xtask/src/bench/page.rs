@@ -20,6 +20,7 @@ const DRIVER: &str = "crates/web/js/bench/drive.mjs";
 pub(super) fn run(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
     let chromium = Chromium::new(models)?;
     let mut figures = chromium.decode(plan, plan.runs(), "page")?;
+    figures.extend(chromium.kept(plan, "page")?);
     figures.extend(chromium.graph(plan, plan.runs(), "page")?);
     Ok(figures)
 }
@@ -56,6 +57,16 @@ impl Chromium {
             figure("decode", "continuation of 96", "tokens/s", "decode_tokens_per_s", 1.0),
             figure("load", "load of f32 safetensors over loopback", "ms", "load_ms", 1.0),
             figure("memory", "memory of its worker", "MB", "memory_bytes", 1e-6),
+        ])
+    }
+
+    /// GPT-2 in one worker, from what an earlier visit has kept.
+    fn kept(&self, plan: &Plan, id: &str) -> Result<Vec<Figure>> {
+        let (answers, command) = self.answers("kept", plan, 1)?;
+        let values = answers.iter().filter_map(|answer| answer["load_ms"].as_array()).flatten();
+        let what = "Inkling, GPT-2 in one worker: load of what the browser has kept";
+        Ok(vec![
+            Figure::new(format!("{id}/kept"), what, "ms", &command).with(values.filter_map(Value::as_f64)),
         ])
     }
 

@@ -5,9 +5,9 @@
 //! where, as one JSON value a line ([`Line`]):
 //!
 //! ```text
-//! {"head":{"format":1,"layout":2,"dtype":"q8","source":...}}
-//! {"piece":{"kind":"file","name":"config.json","offset":0,"size_bytes":665,"sha256":"..."}}
-//! {"piece":{"kind":"header","name":"model.safetensors","offset":665,"size_bytes":14283,"sha256":"..."}}
+//! {"head":{"format":2,"layout":2,"dtype":"q8","source":...}}
+//! {"piece":{"kind":"file","name":"config.json","offset":0,"size_bytes":665,"xxh64":"..."}}
+//! {"piece":{"kind":"header","name":"model.safetensors","offset":665,"size_bytes":14283,"xxh64":"..."}}
 //! {"piece":{"kind":"tensor","name":"wte.weight","file_name":"wte.weight","shape":[50257,768],"storage":"q8","offset":...}}
 //! {"checkpoint":{"file":"model.safetensors","at":154397547,"state":...}}
 //! {"complete":{"state":...}}
@@ -18,17 +18,15 @@
 //! behind the last checkpoint is cut off, but for small files. `source` and `state` are the host's own: what the model was
 //! made from, and the hashes of the files so far.
 //!
-//! Nothing here is believed without proof: sizes must follow from the model's config, and every piece must have its
-//! SHA-256 when it is read back. Bytes are in little-endian order.
+//! Nothing here is believed without proof: sizes must follow from the model's config, and every piece must have its XXH64
+//! when it is read back. That is proof against a disk that loses or changes bytes; whoever can write the data can write
+//! the index. Bytes are in little-endian order.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use xxhash_rust::xxh64::Xxh64;
 
-use super::{
-    hexadecimal,
-    weights::{Dtype, Filled, Form, Weights},
-};
+use super::weights::{Dtype, Filled, Form, Weights};
 use crate::{
     error::{Error, Result},
     kernels::{PackedMatrixBuilder, Packing, bytes},
@@ -36,7 +34,7 @@ use crate::{
 
 const FILE: &str = "packed model";
 /// The form of the index.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that
 /// packed models are made anew.
 const LAYOUT: u32 = 2;
@@ -86,8 +84,8 @@ pub struct Piece {
     pub offset: u64,
     /// How many there are.
     pub size_bytes: u64,
-    /// Their hash, in hexadecimal.
-    pub sha256: String,
+    /// Their hash: XXH64 with seed 0, in hexadecimal, as `xxhsum -H64` prints it.
+    pub xxh64: String,
 }
 
 /// What the bytes of a piece are.
@@ -190,7 +188,7 @@ pub struct PackedTensor {
     shape: Vec<usize>,
     storage: Storage,
     size_bytes: u64,
-    sha256: String,
+    xxh64: String,
 }
 
 impl Piece {
@@ -204,7 +202,7 @@ impl Piece {
             shape: shape.clone(),
             storage: *storage,
             size_bytes: self.size_bytes,
-            sha256: self.sha256.clone(),
+            xxh64: self.xxh64.clone(),
         })
     }
 
@@ -215,7 +213,7 @@ impl Piece {
     pub fn check(&self, bytes: &[u8]) -> Result<()> {
         let (Content::File { name } | Content::Header { name, .. } | Content::Tensor { name, .. }) =
             &self.content;
-        check_hash(name, &self.sha256, &[bytes])
+        check_hash(name, &self.xxh64, hash(&[bytes]))
     }
 }
 
@@ -223,7 +221,7 @@ impl Piece {
 pub struct Slot {
     name: String,
     file_name: String,
-    sha256: String,
+    xxh64: String,
     place: Place,
 }
 
@@ -235,7 +233,7 @@ enum Place {
 
 impl Slot {
     pub(super) fn new(tensor: &PackedTensor, weights: Option<&Weights>) -> Result<Slot> {
-        let PackedTensor { name, file_name, shape, storage, size_bytes, sha256 } = tensor;
+        let PackedTensor { name, file_name, shape, storage, size_bytes, xxh64 } = tensor;
         let fail = |reason: String| Err(Error::format(FILE, format!("tensor `{name}`: {reason}")));
         let open = weights.and_then(|weights| Some((weights.open_form(name)?, weights)));
         let Some((form, weights)) = open else { return fail("the model has no place for it".into()) };
@@ -254,7 +252,7 @@ impl Slot {
                 Place::Packed(weights.place_of(name, packing, rows, cols))
             }
         };
-        Ok(Slot { name: name.clone(), file_name: file_name.clone(), sha256: sha256.clone(), place })
+        Ok(Slot { name: name.clone(), file_name: file_name.clone(), xxh64: xxh64.clone(), place })
     }
 
     /// Where the tensor's bytes go: those of the second part follow those of the first.
@@ -277,24 +275,21 @@ impl Slot {
         mut read: impl FnMut(&mut [u8]) -> std::result::Result<(), E>,
     ) -> std::result::Result<Checked, E> {
         const PIECE: usize = 256 << 10;
-        let mut sha = Sha256::new();
+        let mut hash = Xxh64::new(0);
         for piece in self.parts_mut().into_iter().flat_map(|part| part.chunks_mut(PIECE)) {
             read(piece)?;
-            sha.update(piece);
+            hash.update(piece);
         }
-        Ok(self.checked(sha)?)
+        Ok(self.checked(hash)?)
     }
 
     pub(super) fn check(mut self) -> Result<Checked> {
-        let mut sha = Sha256::new();
-        self.parts_mut().iter().for_each(|part| sha.update(part));
-        self.checked(sha)
+        let found = hash(&self.parts_mut());
+        self.checked(found)
     }
 
-    fn checked(self, sha: Sha256) -> Result<Checked> {
-        if hexadecimal(&sha.finalize()) != self.sha256 {
-            return Err(wrong_hash(&self.name));
-        }
+    fn checked(self, found: Xxh64) -> Result<Checked> {
+        check_hash(&self.name, &self.xxh64, found)?;
         let filled = match self.place {
             Place::Plain(data) => Filled::Plain(data),
             Place::F32 { rows, cols, data } => Filled::F32 { rows, cols, data },
@@ -464,7 +459,7 @@ impl Writer {
 
     fn piece(&mut self, content: Content, parts: &[&[u8]]) -> String {
         let size_bytes = parts.iter().map(|part| part.len() as u64).sum();
-        let piece = Piece { content, offset: self.offset, size_bytes, sha256: hash(parts) };
+        let piece = Piece { content, offset: self.offset, size_bytes, xxh64: text_of(&hash(parts)) };
         self.offset += size_bytes;
         text(&Line::Piece(piece))
     }
@@ -476,16 +471,19 @@ fn text(line: &Line) -> String {
     text
 }
 
-fn hash(parts: &[&[u8]]) -> String {
-    let mut sha = Sha256::new();
-    parts.iter().for_each(|part| sha.update(part));
-    hexadecimal(&sha.finalize())
+fn hash(parts: &[impl AsRef<[u8]>]) -> Xxh64 {
+    let mut hash = Xxh64::new(0);
+    parts.iter().for_each(|part| hash.update(part.as_ref()));
+    hash
 }
 
-fn check_hash(name: &str, expected: &str, parts: &[&[u8]]) -> Result<()> {
-    if hash(parts) == expected { Ok(()) } else { Err(wrong_hash(name)) }
+fn text_of(hash: &Xxh64) -> String {
+    format!("{:016x}", hash.digest())
 }
 
-fn wrong_hash(name: &str) -> Error {
-    Error::format(FILE, format!("the bytes of `{name}` are not those that were packed"))
+fn check_hash(name: &str, expected: &str, found: Xxh64) -> Result<()> {
+    if text_of(&found) == expected {
+        return Ok(());
+    }
+    Err(Error::format(FILE, format!("the bytes of `{name}` are not those that were packed")))
 }

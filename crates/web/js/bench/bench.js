@@ -1,5 +1,5 @@
 // Times the engine in a browser, on checkpoints that a server on loopback lends. `index.html` is the page for it; a
-// driver imports this module there and calls `decode` or `graph`. What is timed is what the peers' benches time.
+// driver imports this module there and calls `decode`, `kept` or `graph`. What is timed is what the peers' benches time.
 //
 // Beside the folder of this file (`/bench/`) the server has the engine's (`/engine/`); `hub` is the address of a folder
 // of repositories as the hub has them (`openai-community/gpt2/config.json`).
@@ -80,6 +80,23 @@ export async function decode(hub, { repository = GENERATOR, prompt_tokens = 64, 
     decode_tokens_per_s: (new_tokens * 1000) / (median(decodes) - prefill_ms),
     completion,
   };
+}
+
+/**
+ * GPT-2 at 8 bits in one worker, which an earlier visit has kept in the browser: milliseconds until it takes jobs, of each
+ * of `runs` visits.
+ */
+export async function kept(hub, { repository = GENERATOR, runs = 5, dtype = "q8", module } = {}) {
+  await init({ module });
+  const load = async (source) => {
+    const model = await Model.load(source, { dtype });
+    model.close();
+    return model.load_ms;
+  };
+  await load({ ...source(hub, repository), keep: "bench" });
+  const load_ms = [];
+  for (let run = 0; run < runs; run++) load_ms.push(await load({ keep: "bench" }));
+  return { load_ms };
 }
 
 /**

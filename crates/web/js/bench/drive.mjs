@@ -1,6 +1,6 @@
 // Calls a function of bench.js in headless Chromium and prints its answer as JSON.
 //
-//   node drive.mjs decode|graph ENGINE HUB [OPTIONS]
+//   node drive.mjs decode|kept|graph ENGINE HUB [OPTIONS]
 //
 // ENGINE is the engine's folder as `cargo xtask engine` builds it, HUB a folder of repositories as the hub has them
 // (openai-community/gpt2/config.json), OPTIONS the function's, as JSON. Everything is served on loopback; Chromium asks

@@ -108,7 +108,7 @@ async fn damage(store: &Store, medium: Medium) {
     let kept = store.read(Dtype::Q8).await.expect("it is kept");
     let (mut bytes, middle) = (vec![0; kept.index.data_bytes as usize], kept.index.data_bytes as usize / 2);
     let all = kept.index.pieces.first().expect("there are pieces").clone();
-    kept.read(&all, 0, &mut bytes).await.expect("all of it lies behind the first piece");
+    kept.open().await.read(&all, 0, &mut bytes).await.expect("all of it lies behind the first piece");
     bytes[middle] ^= 1;
     store.replace_data(kept, &bytes).await;
     assert!(is_complete(store).await, "{medium:?}: its size is right");
@@ -256,6 +256,20 @@ async fn a_model_that_is_written_cannot_be_forgotten() {
     assert!(error.starts_with("The model is being loaded at the moment"), "{error}");
     drop(keeper);
     forget(Some(store.id().into())).await.expect("now it can be");
+}
+
+#[wasm_bindgen_test]
+async fn a_kept_model_is_read_while_its_file_is_open_elsewhere() {
+    let store = open(Medium::Opfs, "open elsewhere").await;
+    load_from(critic(None), &store).await.0.expect("a whole model");
+    let kept = store.read(Dtype::Q8).await.expect("it is kept");
+    let elsewhere = kept.open().await;
+    assert!(elsewhere.is_the_file() && !kept.open().await.is_the_file());
+    let (second, began) = load_from(critic(None), &store).await;
+    assert!(second.is_ok() && began.is_none(), "the weights are not read again");
+    drop(elsewhere);
+    assert!(kept.open().await.is_the_file());
+    store.remove().await;
 }
 
 #[wasm_bindgen_test]

@@ -366,6 +366,7 @@ impl Load<'_> {
     /// Puts back what an earlier load has kept; answers with where that load was.
     async fn restore(&self, kept: &Kept, loader: &mut Loader) -> Result<Option<Checkpoint>> {
         let index = &kept.index;
+        let opened = kept.open().await;
         let total = index.pieces.iter().map(|piece| piece.size_bytes).sum();
         let mut meter = Meter::new(self.report, "model", 0, Some(total), From::Cache);
         let mut is_open = false;
@@ -380,7 +381,7 @@ impl Load<'_> {
                     loader.end_file()?;
                 }
                 let mut header = vec![0; piece.size_bytes as usize];
-                kept.read(piece, 0, &mut header).await?;
+                opened.read(piece, 0, &mut header).await?;
                 piece.check(&header)?;
                 loader.begin_file(name, *file_bytes)?;
                 loader.restore_header(&header)?;
@@ -389,7 +390,7 @@ impl Load<'_> {
                 let mut slot = loader.slot(&tensor)?;
                 let mut from = 0;
                 for part in slot.parts_mut() {
-                    kept.read(piece, from, part).await?;
+                    opened.read(piece, from, part).await?;
                     from += part.len() as u64;
                 }
                 loader.restore(slot)?;

@@ -54,7 +54,7 @@ impl Cache {
         let index = self.blob(&format!("{ADDRESS}{id}.index")).await?;
         let data = self.blob(&format!("{ADDRESS}{id}.data")).await?;
         let index = JsFuture::from(index.array_buffer()).await.ok()?;
-        Some(Entry { index: Uint8Array::new(&index).to_vec(), data })
+        Some(Entry { index: Uint8Array::new(&index).to_vec(), data, file: None })
     }
 
     pub(super) async fn remove(&self, id: &str) {
@@ -71,7 +71,7 @@ impl Cache {
             let Some(id) = address.strip_prefix(ADDRESS).and_then(|name| name.strip_suffix(".index")) else {
                 continue;
             };
-            if let Some(Entry { index, data }) = self.read(id).await {
+            if let Some(Entry { index, data, .. }) = self.read(id).await {
                 listed.push(Listed::new(id.into(), &index, data.size() as u64, None));
             }
         }

@@ -28,7 +28,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn keys(this: &DirectoryHandle) -> js_sys::AsyncIterator;
 
-    type FileHandle;
+    pub(super) type FileHandle;
     #[wasm_bindgen(method, catch, js_name = getFile)]
     async fn blob(this: &FileHandle) -> Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch, js_name = createSyncAccessHandle)]
@@ -89,8 +89,10 @@ impl Folder {
 
     pub(super) async fn read(&self, id: &str) -> Option<Entry> {
         let index = self.blob(&format!("{id}.index")).await?;
-        let data = self.blob(&format!("{id}.data")).await?;
-        Some(Entry { index: whole(&index).await?, data })
+        let data = self.file(&format!("{id}.data"), false).await.ok()?;
+        let blob = data.blob().await.ok()?.dyn_into().ok()?;
+        let file = self.can_write().then_some(data);
+        Some(Entry { index: whole(&index).await?, data: blob, file })
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
@@ -167,11 +169,17 @@ async fn whole(blob: &Blob) -> Option<Vec<u8>> {
 }
 
 /// An open file. Nobody else can open it until it is closed.
-struct Open(AccessHandle);
+pub(super) struct Open(AccessHandle);
 
 impl Open {
-    async fn new(file: &FileHandle) -> Result<Open, JsValue> {
+    pub(super) async fn new(file: &FileHandle) -> Result<Open, JsValue> {
         Ok(Open(file.open().await?.unchecked_into()))
+    }
+
+    /// Fills `out` from byte `at` on; the answer is how many bytes there were.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> usize {
+        let at = host::object([("at", (at as f64).into())]);
+        self.0.read(out, &at).map_or(0, |read| read as usize)
     }
 }
 
@@ -221,8 +229,7 @@ impl Growing {
 
     /// Fills `out` from byte `at` on; the answer is how many bytes there were.
     pub(super) fn read(&self, at: u64, out: &mut [u8]) -> usize {
-        let at = host::object([("at", (at as f64).into())]);
-        self.file.0.read(out, &at).map_or(0, |read| read as usize)
+        self.file.read(at, out)
     }
 
     /// Empties it.
