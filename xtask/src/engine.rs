@@ -51,18 +51,16 @@ impl Profile {
 
 /// One of the two modules.
 pub(crate) struct Build {
+    /// Its folder under the target folder is called so, too. With `--remap-path-prefix` cargo does not tell builds with
+    /// other flags apart: in one folder they, and the page's, would throw each other's work away.
     name: &'static str,
     features: &'static str,
-    /// Its folder under the target folder, if not that itself: builds with other flags in one throw each other's work
-    /// away.
-    target: Option<&'static str>,
 }
 
 /// For every browser.
-const SIMD128: Build = Build { name: "simd128", features: "+simd128", target: None };
+const SIMD128: Build = Build { name: "simd128", features: "+simd128" };
 /// For engines with relaxed SIMD, on which it is faster.
-pub(crate) const RELAXED: Build =
-    Build { name: "relaxed", features: "+simd128,+relaxed-simd", target: Some("relaxed") };
+pub(crate) const RELAXED: Build = Build { name: "relaxed", features: "+simd128,+relaxed-simd" };
 
 const BUILDS: [Build; 2] = [SIMD128, RELAXED];
 
@@ -70,12 +68,9 @@ impl Build {
     /// A cargo command for this build, and the target folder that it uses.
     pub(crate) fn cargo(&self, toolchain: &Toolchain, subcommand: &str) -> (Command, PathBuf) {
         let mut cargo = toolchain.cargo(subcommand);
-        let mut target = toolchain.target_dir();
-        if let Some(own) = self.target {
-            target.push(own);
-            if let Some(folder) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
-                cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&folder).join(own));
-            }
+        let target = toolchain.target_dir().join(self.name);
+        if let Some(folder) = std::env::var_os("CARGO_BUILD_BUILD_DIR") {
+            cargo.env("CARGO_BUILD_BUILD_DIR", Path::new(&folder).join(self.name));
         }
         cargo.env("CARGO_TARGET_DIR", &target);
         // LLVM's pass that makes addresses in loops cheaper does not know that wasm engines add constants for nothing:
