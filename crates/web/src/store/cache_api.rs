@@ -5,7 +5,7 @@ use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Response};
 
-use super::{Entry, Kept, Listed, write_failed};
+use super::{Data, Entry, Kept, Listed, write_failed};
 use crate::{error::Result, host};
 
 /// Keys of the cache are addresses; nothing is ever asked for under these.
@@ -52,9 +52,9 @@ impl Cache {
 
     pub(super) async fn read(&self, id: &str) -> Option<Entry> {
         let index = self.blob(&format!("{ADDRESS}{id}.index")).await?;
-        let data = self.blob(&format!("{ADDRESS}{id}.data")).await?;
+        let data = Data { blob: self.blob(&format!("{ADDRESS}{id}.data")).await?, file: None };
         let index = JsFuture::from(index.array_buffer()).await.ok()?;
-        Some(Entry { index: Uint8Array::new(&index).to_vec(), data, file: None })
+        Some(Entry { index: Uint8Array::new(&index).to_vec(), data })
     }
 
     pub(super) async fn remove(&self, id: &str) {
@@ -71,8 +71,8 @@ impl Cache {
             let Some(id) = address.strip_prefix(ADDRESS).and_then(|name| name.strip_suffix(".index")) else {
                 continue;
             };
-            if let Some(Entry { index, data, .. }) = self.read(id).await {
-                listed.push(Listed::new(id.into(), &index, data.size() as u64, None));
+            if let Some(Entry { index, data }) = self.read(id).await {
+                listed.push(Listed::new(id.into(), &index, data.blob.size() as u64, None));
             }
         }
         listed
@@ -84,7 +84,8 @@ impl Cache {
         if let Some(kept) = kept {
             index += &kept.index_text;
             let end = kept.index.data_bytes as f64;
-            let data = kept.data.slice_with_f64_and_f64(0.0, end).map_err(|thrown| write_failed(&thrown))?;
+            let data =
+                kept.data.blob.slice_with_f64_and_f64(0.0, end).map_err(|thrown| write_failed(&thrown))?;
             parts.push(&data);
         }
         Ok(Writing { cache: self.handle.clone(), id: id.into(), index, parts })

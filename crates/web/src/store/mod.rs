@@ -56,9 +56,7 @@ pub(crate) struct Kept {
     pub(crate) index: Index,
     /// The index as far as it is believed, as it was read.
     index_text: String,
-    data: Blob,
-    /// The same data where this thread can read them without waiting.
-    file: Option<opfs::FileHandle>,
+    data: Data,
 }
 
 /// Bytes of a source's file since the last checkpoint, as they came: the first line of a file that the bytes follow.
@@ -81,8 +79,13 @@ pub(crate) struct Tail {
 /// What a medium has of a model.
 struct Entry {
     index: Vec<u8>,
-    data: Blob,
-    /// See [`Kept::file`].
+    data: Data,
+}
+
+/// The bytes of a model's pieces.
+struct Data {
+    blob: Blob,
+    /// The file behind it, which a worker can read without waiting.
     file: Option<opfs::FileHandle>,
 }
 
@@ -119,11 +122,11 @@ impl Store {
             Medium::Opfs(folder) => folder.read(&self.id).await,
             Medium::Cache(cache) => cache.read(&self.id).await,
         };
-        let Entry { index, data, file } = entry?;
+        let Entry { index, data } = entry?;
         let mut text = index;
-        let index = Index::parse(&text, dtype, data.size() as u64).ok()?;
+        let index = Index::parse(&text, dtype, data.blob.size() as u64).ok()?;
         text.truncate(usize::try_from(index.index_bytes).ok()?);
-        Some(Kept { index, index_text: String::from_utf8(text).ok()?, data, file })
+        Some(Kept { index, index_text: String::from_utf8(text).ok()?, data })
     }
 
     /// Notes that the model was used.
@@ -197,19 +200,19 @@ impl Kept {
     pub(crate) async fn file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(piece) = self.index.file(name) else { return Ok(None) };
         let mut bytes = vec![0; piece.size_bytes as usize];
-        Opened { kept: self, file: None }.read(piece, 0, &mut bytes).await?;
+        Opened { blob: &self.data.blob, file: None }.read(piece, 0, &mut bytes).await?;
         piece.check(&bytes)?;
         Ok(Some(bytes))
     }
 
     /// Opens it for its tensors. Nobody can write it until that is dropped.
     pub(crate) async fn open(&self) -> Opened<'_> {
-        let file = match &self.file {
-            // Should it be open somewhere else, there is the blob.
+        let file = match &self.data.file {
+            // Where this thread may not, or somebody else has it open, there is the blob.
             Some(file) => opfs::Open::new(file).await.ok(),
             None => None,
         };
-        Opened { kept: self, file }
+        Opened { blob: &self.data.blob, file }
     }
 }
 
@@ -218,7 +221,7 @@ impl Kept {
 /// A worker has them from the file at once, for which Chromium takes 0.1 s where it takes 0.4 to 1 s to hand over the same
 /// 131 MB as a blob's slices.
 pub(crate) struct Opened<'a> {
-    kept: &'a Kept,
+    blob: &'a Blob,
     file: Option<opfs::Open>,
 }
 
@@ -236,7 +239,7 @@ impl Opened<'_> {
             let (now, later) = out.split_at_mut(out.len().min(SLICE as usize));
             let read = match &self.file {
                 Some(file) => file.read(at, now),
-                None => slice(&self.kept.data, at, now).await?,
+                None => slice(self.blob, at, now).await?,
             };
             if read != now.len() {
                 return Err(shorter());

@@ -5,7 +5,7 @@ use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Blob;
 
-use super::{Entry, Listed, write_failed};
+use super::{Data, Entry, Listed, write_failed};
 use crate::{
     error::{Failure, Kind, Result},
     host,
@@ -83,16 +83,18 @@ impl Folder {
     }
 
     async fn blob(&self, name: &str) -> Option<Blob> {
-        let handle = self.file(name, false).await.ok()?;
-        handle.blob().await.ok()?.dyn_into().ok()
+        Some(self.data(name).await?.blob)
+    }
+
+    async fn data(&self, name: &str) -> Option<Data> {
+        let file = self.file(name, false).await.ok()?;
+        Some(Data { blob: file.blob().await.ok()?.dyn_into().ok()?, file: Some(file) })
     }
 
     pub(super) async fn read(&self, id: &str) -> Option<Entry> {
         let index = self.blob(&format!("{id}.index")).await?;
-        let data = self.file(&format!("{id}.data"), false).await.ok()?;
-        let blob = data.blob().await.ok()?.dyn_into().ok()?;
-        let file = self.can_write().then_some(data);
-        Some(Entry { index: whole(&index).await?, data: blob, file })
+        let data = self.data(&format!("{id}.data")).await?;
+        Some(Entry { index: whole(&index).await?, data })
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
