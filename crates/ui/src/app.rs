@@ -75,7 +75,7 @@ fn Page(app: App) -> impl IntoView {
             <Storage app />
         </Show>
         <main>
-            <Update />
+            <Update app />
             <SentenceBox app />
             <BeforeRun app />
             <Show when=move || is_open(Panel::Settings)>

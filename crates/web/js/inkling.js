@@ -82,37 +82,49 @@ async function compile(url) {
 
 // ---- Links: a node's model, in a worker or here ----
 
+/** Workers that a graph starts before the engine is compiled: as many as the built-in one has nodes. */
+const EARLY_WORKERS = 3;
+
 /** A link calls the node's methods and hands its messages to `onmessage`; `ondeath` is called at most once. */
 class WorkerLink {
   #worker;
   #gone = new AbortController();
+  #tell;
+  /** Why it died, which it may do before anyone listens. */
+  #death = new Promise((tell) => (this.#tell = tell));
 
-  constructor(module, base, { onmessage, ondeath }) {
+  constructor(base) {
     this.#worker = new Worker(new URL("worker.js", base), { type: "module", name: "inkling" });
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#died(event.message ? `it broke (${event.message})` : "it could not be started");
+    };
+    this.#worker.onmessageerror = () => this.#died("a message of it could not be read");
+  }
+
+  start(module, { onmessage, ondeath }) {
     // Not `randomUUID`, which pages that came by plain http from another machine do not have.
     const lock = `inkling-worker-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
-    const died = (error) => {
-      if (this.#gone.signal.aborted) return;
-      this.close();
-      ondeath(error);
-    };
+    this.#death.then(ondeath);
     this.#worker.onmessage = ({ data }) => {
       if (data.type === "alive") {
         // Granted when the worker is gone, however it went.
         const { signal } = this.#gone;
-        navigator.locks?.request(lock, { signal }, () => died("it was ended from outside")).catch(() => {});
+        navigator.locks?.request(lock, { signal }, () => this.#died("it was ended from outside")).catch(() => {});
       } else if (data.type === "died") {
-        died(data.error);
+        this.#died(data.error);
       } else if (!this.#gone.signal.aborted) {
         onmessage(data);
       }
     };
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      died(event.message ? `it broke (${event.message})` : "it could not be started");
-    };
-    this.#worker.onmessageerror = () => died("a message of it could not be read");
     this.call("start", module, lock);
+    return this;
+  }
+
+  #died(why) {
+    if (this.#gone.signal.aborted) return;
+    this.close();
+    this.#tell(why);
   }
 
   call(...message) {
@@ -156,6 +168,10 @@ class LocalLink {
     this.#node = undefined;
   }
 }
+
+/** How nodes are reached: in workers, the `early` ones first, or here. */
+const linking = (workers, base, early = []) => (module, handlers) =>
+  workers ? (early.pop() ?? new WorkerLink(base)).start(module, handlers) : new LocalLink(handlers);
 
 // ---- Seats: a node of the graph, its link, its state and the jobs that wait for it ----
 
@@ -474,6 +490,8 @@ export class Graph {
   nodes = [];
   #seats = new Map();
   #spec;
+  /** Workers that no node has yet. */
+  #early;
   #closed = false;
 
   static open(options = {}) {
@@ -483,20 +501,22 @@ export class Graph {
   constructor({ graph, models = {}, dtype, cache, workers, onstate, base, module } = {}) {
     base = folder(base);
     workers ??= hasWorkers();
+    this.#early = Array.from({ length: workers ? EARLY_WORKERS : 0 }, () => new WorkerLink(base));
+    const connect = linking(workers, base, this.#early);
     this.opened = init({ module, base }).then(() => {
       this.#spec = thrownAsError(() => new GraphSpec(graph));
       this.nodes = this.#spec.nodes();
       for (const { name, task, model } of this.nodes) {
-        const connect = (module, handlers) => (workers ? new WorkerLink(module, base, handlers) : new LocalLink(handlers));
         const tell = (state) => onstate?.(name, state);
         this.#seats.set(name, new Seat(name, models[name] ?? { demo: model }, { dtype, cache, base, workers, task }, connect, tell));
       }
+      this.#dismiss(this.nodes.length);
       if (this.#closed) this.close();
       else for (const seat of this.#seats.values()) seat.load();
     });
     this.ready = this.opened.then(() => Promise.all([...this.#seats.values()].map((seat) => seat.ready))).then(() => {});
-    // Whoever does not wait for it sees the failure in the states.
-    this.ready.catch(() => {});
+    // Whoever does not wait for it sees the failure in the states. Without an engine nobody takes the early workers.
+    this.ready.catch(() => this.#dismiss());
   }
 
   state(node) {
@@ -527,8 +547,14 @@ export class Graph {
     }
   }
 
+  /** Ends early workers, but for so many. */
+  #dismiss(but = 0) {
+    for (const link of this.#early.splice(but)) link.close();
+  }
+
   close() {
     this.#closed = true;
+    this.#dismiss();
     for (const seat of this.#seats.values()) seat.close();
     this.#spec?.free();
     this.#spec = undefined;
@@ -543,7 +569,7 @@ export class Model {
   static async load(source, { dtype, cache, workers = hasWorkers(), signal, onprogress, untrained_head_seed, base } = {}) {
     base = folder(base);
     await init({ base });
-    const connect = (module, handlers) => (workers ? new WorkerLink(module, base, handlers) : new LocalLink(handlers));
+    const connect = linking(workers, base);
     const options = { dtype, cache, base, workers, untrained_head_seed };
     const seat = new Seat("model", source, options, connect, (state) => onprogress?.(state));
     const stop = () => seat.stopLoading();

@@ -59,6 +59,36 @@ fn a_worker_that_ends_in_a_run_fails_its_text_with_a_sentence() {
     });
 }
 
+/// A graph's workers begin to start before it is known how many it needs.
+#[test]
+#[ignore = "`cargo xtask test --only e2e` builds the page and runs this"]
+fn a_graph_has_a_worker_for_each_node_and_no_more() {
+    spec(async |home| {
+        let page = home.visit().await?;
+        until_ready(&page).await?;
+        let others = home.browser.workers().await?.len();
+        let open = "const { Graph } = await import('/engine/inkling.js');
+            globalThis.graph?.close();
+            globalThis.graph = Graph.open({ graph: args[0] });
+            if (args[1]) await graph.opened;
+            else graph.close();";
+        let node = |n| {
+            format!(
+                "[[nodes]]\nname = \"n{n}\"\ntask = \"generate\"\ninputs = [\"sentence\"]\nmodel = \"writer\"\n"
+            )
+        };
+        for (nodes, stays, expected) in [(1, true, 1), (4, true, 4), (2, false, 0)] {
+            let toml: String = (0..nodes).map(node).collect();
+            home.browser.script(open, vec![toml.into(), stays.into()]).await?;
+            page.wait(&format!("{expected} workers"), async || {
+                Ok(home.browser.workers().await?.len() == others + expected)
+            })
+            .await?;
+        }
+        Ok(())
+    });
+}
+
 /// Waits until the engine's models are there again, whatever the last run's state on the page is.
 async fn until_settled(page: &Page<'_>) -> Result<()> {
     page.wait("the workers to be ready", async || {

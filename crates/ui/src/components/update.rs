@@ -4,19 +4,25 @@
 use leptos::{prelude::*, task::spawn_local};
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{ServiceWorker, ServiceWorkerRegistration, ServiceWorkerState};
+use web_sys::{ServiceWorker, ServiceWorkerContainer, ServiceWorkerRegistration, ServiceWorkerState};
 
-use crate::browser;
+use crate::{browser, state::App};
+
+/// In milliseconds.
+const FIRST_VISIT_PAUSE: i32 = 2000;
 
 #[component]
-pub(crate) fn Update() -> impl IntoView {
+pub(crate) fn Update(app: App) -> impl IntoView {
     let waiting = RwSignal::new_local(None::<ServiceWorker>);
     // While the page is being developed, an old version from a cache would only be in the way.
     if cfg!(not(debug_assertions)) {
-        spawn_local(async move {
-            // Without a service worker (a private window, plain http) the page works as long as it is online.
-            let _ = register(waiting).await;
-        });
+        // Without a service worker (a private window, plain http) the page works as long as it is online.
+        let begin = move || spawn_local(async move { drop(register(waiting).await) });
+        if container().is_some_and(|container| container.controller().is_some()) {
+            begin();
+        } else {
+            after_first_load(app, begin);
+        }
     }
     let renew = move |_| {
         if let Some(worker) = waiting.get_untracked() {
@@ -33,12 +39,32 @@ pub(crate) fn Update() -> impl IntoView {
     }
 }
 
-async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Result<(), JsValue> {
+/// Calls `begin` once no model is on its way, and a little later: what keeps the page asks for every file of it again, which
+/// would take the network and the processor from the models and from a first run.
+fn after_first_load(app: App, begin: impl Fn() + Copy + 'static) {
+    let is_loading = Memo::new(move |_| app.is_loading());
+    let _ = Effect::watch(
+        move || is_loading.get(),
+        move |is_loading, _, has_begun| {
+            let has_begun = has_begun == Some(true);
+            if !has_begun && !is_loading {
+                browser::after(FIRST_VISIT_PAUSE, begin);
+            }
+            has_begun || !is_loading
+        },
+        true,
+    );
+}
+
+/// Pages from plain http have none.
+fn container() -> Option<ServiceWorkerContainer> {
     let navigator = browser::window().navigator();
-    if !js_sys::Reflect::get(&navigator, &"serviceWorker".into())?.is_object() {
-        return Ok(());
-    }
-    let container = navigator.service_worker();
+    let container = js_sys::Reflect::get(&navigator, &"serviceWorker".into()).ok()?;
+    container.is_object().then(|| navigator.service_worker())
+}
+
+async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Result<(), JsValue> {
+    let Some(container) = container() else { return Ok(()) };
     let had_one = container.controller().is_some();
     let registration: ServiceWorkerRegistration =
         JsFuture::from(container.register("sw.js")).await?.dyn_into()?;

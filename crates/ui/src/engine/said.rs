@@ -94,6 +94,13 @@ pub(crate) enum LoadState {
     Closed,
 }
 
+impl LoadState {
+    /// Whether it is not yet known how this ends.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        matches!(self, LoadState::Waiting | LoadState::Loading { .. })
+    }
+}
+
 /// A loaded model.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]

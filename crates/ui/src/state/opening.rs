@@ -70,11 +70,25 @@ impl App {
         }
     }
 
+    /// Whether models come or will come to this page, unless they stopped or failed.
+    pub(crate) fn is_loading(self) -> bool {
+        let comes = self
+            .engine
+            .with(|engine| !matches!(engine, EngineState::Failed(_)) && !EngineState::is_limit(engine));
+        let is_awaited = |loads: &BTreeMap<String, LoadState>, node: &str| {
+            loads.get(node).is_none_or(LoadState::is_on_its_way)
+        };
+        comes
+            && self.place.with(|place| *place == Place::Here)
+            && self.graph.with(|graph| {
+                self.loads.with(|loads| graph.nodes.iter().any(|node| is_awaited(loads, &node.name)))
+            })
+    }
+
     /// Ends every download, as [`App::stop_loading`] ends one.
     pub(super) fn stop_all_loading(self) {
-        let is_on_its_way = |load: &LoadState| matches!(load, LoadState::Waiting | LoadState::Loading { .. });
         let loads = self.loads.get_untracked();
-        for (node, _) in loads.iter().filter(|(_, load)| is_on_its_way(load)) {
+        for (node, _) in loads.iter().filter(|(_, load)| load.is_on_its_way()) {
             self.stop_loading(node);
         }
     }

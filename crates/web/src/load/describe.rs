@@ -68,7 +68,8 @@ async fn description(source: &JsValue, options: &Options) -> Result<Description>
     let source = origin.resolve(&options.base, signal).await?;
     let names: Vec<String> = source.files.iter().map(|file| file.name.clone()).collect();
     let ModelFiles { config, generation_config, tokenizer, weights } = model_files(&names)?;
-    let load = Load { source, kept: None, store: None, options, signal, report: &|_| () };
+    let load =
+        Load { source, kept: None, store: None, asked: Default::default(), options, signal, report: &|_| () };
     let mut keeping = Keeping::new(None);
     let weights = match weights {
         WeightFiles::One(name) => vec![name],

@@ -34,14 +34,24 @@ pub(crate) struct Opened {
     pub(crate) from: u64,
 }
 
-/// Asks for a file from byte `from` on. `version` is what the bytes before were of.
+/// A request whose answer nobody has taken yet.
+pub(crate) struct Asked(JsFuture);
+
+/// Asks for a whole file, to be [opened](open) soon.
+pub(crate) fn ask(url: &str, signal: &AbortSignal) -> Result<Asked> {
+    request(url, &no_headers(), signal)
+}
+
+/// Opens a file from byte `from` on: the one that was asked for, or it is asked for now. `version` is what the bytes before
+/// were of.
 pub(crate) async fn open(
     url: &str,
+    asked: Option<Asked>,
     from: u64,
     version: Option<&Version>,
     signal: &AbortSignal,
 ) -> Result<Opened> {
-    let headers = Headers::new().expect("the constructor takes nothing");
+    let headers = no_headers();
     if from > 0 {
         headers.set("range", &format!("bytes={from}-")).expect("a valid header");
         let etag = version.and_then(|version| version.etag.as_deref());
@@ -51,7 +61,11 @@ pub(crate) async fn open(
             headers.set("if-range", etag).map_err(|thrown| broken(url, &thrown))?;
         }
     }
-    let response = send(url, &headers, signal).await?;
+    let asked = match asked {
+        Some(asked) => asked,
+        None => request(url, &headers, signal)?,
+    };
+    let response = answer(url, asked, signal).await?;
     let header = |name: &str| response.headers().get(name).ok().flatten();
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let (begins, size_bytes) = match response.status() {
@@ -83,8 +97,7 @@ pub(crate) async fn open(
 
 /// Asks for JSON.
 pub(crate) async fn json<T: DeserializeOwned>(url: &str, signal: &AbortSignal) -> Result<T> {
-    let headers = Headers::new().expect("the constructor takes nothing");
-    let response = send(url, &headers, signal).await?;
+    let response = answer(url, ask(url, signal)?, signal).await?;
     if !response.ok() {
         return Err(refused(url, &response));
     }
@@ -96,13 +109,21 @@ pub(crate) async fn json<T: DeserializeOwned>(url: &str, signal: &AbortSignal) -
     })
 }
 
-async fn send(url: &str, headers: &Headers, signal: &AbortSignal) -> Result<Response> {
+fn no_headers() -> Headers {
+    Headers::new().expect("the constructor takes nothing")
+}
+
+fn request(url: &str, headers: &Headers, signal: &AbortSignal) -> Result<Asked> {
     let init = RequestInit::new();
     init.set_headers(headers);
     init.set_signal(Some(signal));
     let request = Request::new_with_str_and_init(url, &init)
         .map_err(|thrown| Failure::thrown(Kind::Invalid, &format!("`{url}` is no address"), &thrown))?;
-    match JsFuture::from(global_fetch(&request)).await {
+    Ok(Asked(JsFuture::from(global_fetch(&request))))
+}
+
+async fn answer(url: &str, asked: Asked, signal: &AbortSignal) -> Result<Response> {
+    match asked.0.await {
         Ok(response) => Ok(response.unchecked_into()),
         Err(_) if signal.aborted() => Err(stopped()),
         Err(thrown) => Err(broken(url, &thrown)),

@@ -84,6 +84,7 @@ async fn load_from(source: Source, store: &Store) -> (Result<Loaded>, Option<u64
         kept: store.read(Dtype::Q8).await,
         source,
         store: Some(store),
+        asked: Default::default(),
         options: &options,
         signal: &controller.signal(),
         report: &report,
@@ -291,7 +292,7 @@ async fn an_address_is_read_from_any_byte_on() {
     let create: Function = host::property(&host::global("URL"), "createObjectURL").unchecked_into();
     let url = create.call1(&host::global("URL"), &blob).expect("an address").as_string().expect("a text");
     let controller = AbortController::new().expect("every host has it");
-    let opened = fetch::open(&url, 1_000_000, None, &controller.signal()).await.expect("it is here");
+    let opened = fetch::open(&url, None, 1_000_000, None, &controller.signal()).await.expect("it is here");
     assert_eq!((opened.from, opened.size_bytes), (1_000_000, Some(weights().len() as u64)));
     let body = web_sys::Response::new_with_opt_readable_stream(Some(&opened.body)).expect("a response");
     let buffer = JsFuture::from(body.array_buffer().expect("its bytes")).await.expect("its bytes");

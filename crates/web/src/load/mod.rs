@@ -12,7 +12,7 @@ use inkling_engine::{
     checkpoint::{
         Dtype, LoadOptions, Loaded as LoadedModel, Loader,
         config::generation_defaults,
-        files::{TokenizerFiles, WeightFiles, model_files, shards},
+        files::{ModelFiles, TokenizerFiles, WeightFiles, model_files, shards},
         hexadecimal, memory_bytes,
         packed::{Checkpoint, Content, Head},
     },
@@ -29,9 +29,11 @@ use sha2::{
     Digest, Sha256,
     digest::common::hazmat::{SerializableState, SerializedState},
 };
+use std::cell::RefCell;
 use wasm_bindgen::JsValue;
 use web_sys::AbortSignal;
 
+use fetch::Asked;
 pub use progress::Progress;
 use progress::{From, Meter};
 use source::{Bytes, Origin, Place, Source, SourceFile};
@@ -44,6 +46,8 @@ use crate::{
 
 /// Largest file that is read as a whole: tokenizers and configs, never weights.
 const LARGEST_SMALL_FILE: u64 = 64 << 20;
+/// Largest file of weights that is asked for before it is known that it will be read.
+const LARGEST_AHEAD: u64 = 16 << 20;
 /// Bytes that are taken at once while a file's header is not whole.
 const HEADER_STEP: usize = 16 << 10;
 /// How often a broken download is taken up again while no byte comes.
@@ -123,7 +127,10 @@ pub(crate) async fn load(
         Some(store) => store.read(dtype).await,
         None => None,
     };
-    let load = |source, kept| Load { source, kept, store: store.as_ref(), options, signal, report };
+    let load = |source, kept| {
+        let (store, asked) = (store.as_ref(), RefCell::default());
+        Load { source, kept, store, asked, options, signal, report }
+    };
     if let (Some(store), Some(found)) = (&store, kept.take_if(|kept| kept.index.complete.is_some())) {
         if let Some(source) = Source::kept(&found.index.head.source) {
             match load(source, Some(found)).run().await {
@@ -161,6 +168,8 @@ struct Load<'a> {
     /// What an earlier load has kept.
     kept: Option<Kept>,
     store: Option<&'a Store>,
+    /// Files that were asked for ahead, by address.
+    asked: RefCell<Vec<(String, Asked)>>,
     options: &'a Options,
     signal: &'a AbortSignal,
     report: &'a dyn Fn(&Progress),
@@ -251,6 +260,7 @@ impl Load<'_> {
     async fn run_and_keep(&self, keeping: &mut Keeping<'_>) -> Result<NodeModel> {
         let names: Vec<String> = self.source.files.iter().map(|file| file.name.clone()).collect();
         let files = model_files(&names)?;
+        self.ask_ahead(&files)?;
         // Before the weights, which then take the memory that parsing leaves free.
         let tokenizer = self.tokenizer(files.tokenizer.as_ref(), &names, keeping).await?;
         let config = self.small_if(files.config.as_deref(), keeping).await?;
@@ -294,6 +304,31 @@ impl Load<'_> {
             }
         }
         Ok(NodeModel { name, sha256, task })
+    }
+
+    /// Asks for all files at once that are not large: one after the other each would take its way to the server and back.
+    fn ask_ahead(&self, files: &ModelFiles) -> Result<()> {
+        let is = |config: &Option<String>, name: &String| config.as_ref() == Some(name);
+        for SourceFile { name, size_bytes, content, .. } in &self.source.files {
+            let is_small = is(&files.config, name)
+                || is(&files.generation_config, name)
+                || files.tokenizer.as_ref().is_some_and(|files| is_read_for(files, name));
+            let is_weights = matches!(&files.weights, WeightFiles::One(one) if one == name);
+            if let Place::Url(url) = content
+                && self.kept.is_none()
+                && (is_small || is_weights && size_bytes.is_some_and(|size| size <= LARGEST_AHEAD))
+            {
+                self.asked.borrow_mut().push((url.clone(), fetch::ask(url, self.signal)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to what was asked for ahead, once.
+    fn asked(&self, url: &str) -> Option<Asked> {
+        let mut asked = self.asked.borrow_mut();
+        let at = asked.iter().position(|(of, _)| of == url)?;
+        Some(asked.swap_remove(at).1)
     }
 
     fn file(&self, name: &str) -> Result<&SourceFile> {
@@ -345,15 +380,14 @@ impl Load<'_> {
         keeping: &mut Keeping<'_>,
     ) -> Result<Option<Tokenizer>> {
         let Some(files) = files else { return Ok(None) };
-        let config = "tokenizer_config.json";
-        let wanted = |name: &str| {
-            files.names().contains(&name) || (name == config && names.iter().any(|other| other == name))
+        let is_there = |name: &str| names.iter().any(|other| other == name);
+        let mut read = async |name: &str| {
+            let wanted = Some(name).filter(|name| is_read_for(files, name) && is_there(name));
+            self.small_if(wanted, keeping).await
         };
-        let mut read =
-            async |name: &str| self.small_if(Some(name).filter(|name| wanted(name)), keeping).await;
         let (json, vocab, merges) =
             (read("tokenizer.json").await?, read("vocab.json").await?, read("merges.txt").await?);
-        let (words, config) = (read("vocab.txt").await?, read(config).await?);
+        let (words, config) = (read("vocab.txt").await?, read(TOKENIZER_CONFIG).await?);
         Ok(Tokenizer::from_files(&Files {
             tokenizer_json: json.as_deref(),
             vocab_json: vocab.as_deref(),
@@ -540,6 +574,14 @@ impl Hashes {
     }
 }
 
+/// Which is read, if it is there, with every kind of tokenizer.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// Whether a tokenizer of these files is read from the one of this name too.
+fn is_read_for(files: &TokenizerFiles, name: &str) -> bool {
+    name == TOKENIZER_CONFIG || files.names().contains(&name)
+}
+
 /// A file of weights while it is read.
 struct Reading<'a> {
     file: &'a SourceFile,
@@ -626,9 +668,10 @@ impl<'a> Download<'a> {
         let (bytes, size_bytes) = match &file.content {
             Place::Url(url) => {
                 let before = Some(&version);
-                let opened =
-                    patiently(load.signal, async || fetch::open(url, from, before, load.signal).await)
-                        .await?;
+                let opened = patiently(load.signal, async || {
+                    fetch::open(url, load.asked(url), from, before, load.signal).await
+                })
+                .await?;
                 if opened.from != from {
                     return Err(fetch::changed(url));
                 }
@@ -672,7 +715,8 @@ impl<'a> Download<'a> {
                 rest(PAUSE * f64::from(self.breaks - 1), self.load.signal).await;
             }
             let (at, version, signal) = (self.at, &self.version, self.load.signal);
-            let opened = patiently(signal, async || fetch::open(url, at, Some(version), signal).await).await;
+            let opened =
+                patiently(signal, async || fetch::open(url, None, at, Some(version), signal).await).await;
             let opened = opened.map_err(|failure| match failure.kind {
                 Kind::Network => self.broke_off(&failure),
                 _ => failure,
