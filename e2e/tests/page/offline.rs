@@ -32,6 +32,8 @@ fn after_the_first_visit_the_page_works_without_a_network() {
         until_ready(&page).await?;
         assert_eq!(home.browser.script(KEPT, vec![]).await?, 1);
         assert_eq!(home.browser.script(KEPT_BUILDS, vec![]).await?, 1, "the build for this browser alone");
+        page.wait("what is kept to be counted", async || Ok(!page.text().await?.contains("storage 0 B")))
+            .await?;
         works_without_a_network(home, &page).await
     });
 }

@@ -17,7 +17,7 @@ pub(crate) fn Update(app: App) -> impl IntoView {
     // While the page is being developed, an old version from a cache would only be in the way.
     if cfg!(not(debug_assertions)) {
         // Without a service worker (a private window, plain http) the page works as long as it is online.
-        let begin = move || spawn_local(async move { drop(register(waiting).await) });
+        let begin = move || spawn_local(async move { drop(register(app, waiting).await) });
         if container().is_some_and(|container| container.controller().is_some()) {
             begin();
         } else {
@@ -63,7 +63,7 @@ fn container() -> Option<ServiceWorkerContainer> {
     container.is_object().then(|| navigator.service_worker())
 }
 
-async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Result<(), JsValue> {
+async fn register(app: App, waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Result<(), JsValue> {
     let Some(container) = container() else { return Ok(()) };
     let had_one = container.controller().is_some();
     let registration: ServiceWorkerRegistration =
@@ -82,6 +82,8 @@ async fn register(waiting: RwSignal<Option<ServiceWorker>, LocalStorage>) -> Res
             let on_change = Closure::<dyn FnMut()>::new(move || {
                 if installed.state() == ServiceWorkerState::Installed {
                     offer();
+                    // It keeps the page and the demo models now.
+                    app.refresh_storage();
                 }
             });
             worker.set_onstatechange(Some(on_change.as_ref().unchecked_ref()));
