@@ -39,7 +39,7 @@ impl Status {
     ) -> Status {
         let Some(node) = node else { return of_load(load) };
         match &node.activity {
-            Activity::Idle | Activity::Waiting if is_loading(load) => of_load(load),
+            Activity::Idle | Activity::Waiting if load.is_some_and(LoadState::is_on_its_way) => of_load(load),
             Activity::Idle | Activity::Waiting => {
                 if let Some(LoadState::Failed { .. }) = load {
                     return of_load(load);
@@ -52,7 +52,7 @@ impl Status {
                 Status::new("waiting", detail).at(fraction(node.ended, node.expected))
             }
             // The engine's own state knows the time left, an event of the run does not.
-            Activity::Loading { .. } if is_loading(load) => of_load(load),
+            Activity::Loading { .. } if load.is_some_and(LoadState::is_on_its_way) => of_load(load),
             Activity::Loading { bytes, total_bytes, .. } => {
                 let (bytes, total) = (*bytes as f64, total_bytes.map(|total| total as f64));
                 Status::new("loading", loading(bytes, total, None)).at(part(bytes, total))
@@ -93,10 +93,6 @@ impl Status {
             },
         }
     }
-}
-
-fn is_loading(load: Option<&LoadState>) -> bool {
-    matches!(load, Some(LoadState::Waiting | LoadState::Loading { .. }))
 }
 
 fn of_load(load: Option<&LoadState>) -> Status {

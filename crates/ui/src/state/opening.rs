@@ -72,9 +72,8 @@ impl App {
 
     /// Whether models come or will come to this page, unless they stopped or failed.
     pub(crate) fn is_loading(self) -> bool {
-        let comes = self
-            .engine
-            .with(|engine| !matches!(engine, EngineState::Failed(_)) && !EngineState::is_limit(engine));
+        let comes =
+            self.engine.with(|engine| !matches!(engine, EngineState::Failed(_)) && !engine.is_limit());
         let is_awaited = |loads: &BTreeMap<String, LoadState>, node: &str| {
             loads.get(node).is_none_or(LoadState::is_on_its_way)
         };
