@@ -14,19 +14,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use inkling_engine::{
-    Error,
     checkpoint::{
         LoadOptions, Loaded, Loader,
-        config::generation_defaults,
         files::{ModelFiles, WeightFiles, model_files, shards, tokenizer_files},
         hexadecimal,
     },
-    classify::Classifier,
-    generate::Generator,
     graph::node::{LoadedTask, NodeModel},
     graph::spec::Task,
     kernels::{self, Pool},
-    protocol::{Event, FailureKind, Job, Parameters},
+    protocol::{Event, FailureKind, Job},
     tokenizer::{Files, Tokenizer},
 };
 use sha2::{Digest, Sha256};
@@ -145,31 +141,8 @@ fn try_load(
         Ok((weights?, tokenizer))
     })?;
     let Weights { model, sha256, size_bytes, origin } = weights;
-    let task = match model {
-        Loaded::Gpt2(model) => {
-            let (defaults, mut end_of_text) = match &files.generation_config {
-                Some(name) => generation_defaults(&folder.read(name)?)?,
-                None => (Parameters::default(), Vec::new()),
-            };
-            if end_of_text.is_empty() {
-                end_of_text.clone_from(&model.config().eos_token_ids);
-            }
-            if end_of_text.is_empty() {
-                end_of_text.extend(tokenizer.as_ref().and_then(Tokenizer::eos_id));
-            }
-            LoadedTask::Generate(Box::new(Generator::new(model, tokenizer, defaults, end_of_text)?))
-        }
-        Loaded::Encoder(model) => {
-            let tokenizer =
-                tokenizer.context("a classifier needs its tokenizer: tokenizer.json or vocab.txt")?;
-            let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
-            if tokens > rows {
-                let reason = format!("has {tokens} tokens, the model embeds {rows}: they do not match");
-                return Err(Error::Tokenizer(reason).into());
-            }
-            LoadedTask::Classify(Box::new(Classifier::new(model, tokenizer)))
-        }
-    };
+    let generation_config = files.generation_config.as_deref().map(|name| folder.read(name)).transpose()?;
+    let task = LoadedTask::new(model, tokenizer, generation_config.as_deref())?;
     let model = NodeModel { name: located.name.clone(), sha256: Some(sha256), task };
     Ok(FromFiles { model, size_bytes, origin })
 }
@@ -315,12 +288,10 @@ fn fill(bytes: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 
 fn read_tokenizer(folder: &Folder, names: &[String]) -> Result<Option<Tokenizer>> {
     let Some(files) = tokenizer_files(names) else { return Ok(None) };
-    let config = "tokenizer_config.json";
-    let wanted =
-        |name: &&str| files.names().contains(name) || (*name == config && names.iter().any(|n| n == config));
-    let read = |name: &str| Some(name).filter(wanted).map(|name| folder.read(name)).transpose();
+    let wanted = files.names();
+    let read = |name| wanted.contains(&name).then_some(name).map(|name| folder.read(name)).transpose();
     let (json, vocab, merges) = (read("tokenizer.json")?, read("vocab.json")?, read("merges.txt")?);
-    let (words, config) = (read("vocab.txt")?, read(config)?);
+    let (words, config) = (read("vocab.txt")?, read("tokenizer_config.json")?);
     let parts = [&json, &vocab, &merges, &words, &config];
     let mut sha = Sha256::new();
     for part in parts {

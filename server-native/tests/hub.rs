@@ -99,8 +99,8 @@ fn a_model_is_fetched_once_into_the_standard_cache() {
     let mut names: Vec<_> =
         fs::read_dir(&snapshot).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["config.json", WEIGHTS, "tokenizer.json"]);
-    assert_eq!(fs::read_dir(folder.join("blobs")).unwrap().count(), 3, "nothing is left over");
+    assert_eq!(names, ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(fs::read_dir(folder.join("blobs")).unwrap().count(), 4, "nothing is left over");
 
     assert_eq!(seen.last(), Some(&(WEIGHTS.into(), 300_000, Some(300_000))));
     let done: Vec<u64> = seen.iter().filter(|(file, ..)| file == WEIGHTS).map(|(_, done, _)| *done).collect();
@@ -431,6 +431,7 @@ fn a_tokenizer_comes_without_its_model() {
     let client = Hub::new(settings(&hub, &cache)).unwrap();
     let snapshot = client.fetch_tokenizer(REPO, &mut |_, _, _| {}).unwrap();
     assert!(snapshot.join("tokenizer.json").exists() && !snapshot.join("config.json").exists());
+    assert!(snapshot.join("tokenizer_config.json").exists(), "it says what ends a text");
     assert_eq!(ranges(&hub), []);
     // Half a model is none.
     assert!(offline(&hub, &cache).is_err());

@@ -37,9 +37,12 @@ pub struct Encoded {
 
 impl Classifier {
     /// Puts a classifier together.
-    #[must_use]
-    pub fn new(model: Encoder, tokenizer: Tokenizer) -> Classifier {
-        Classifier { model, tokenizer }
+    ///
+    /// # Errors
+    /// [`crate::Error::Tokenizer`] if the tokenizer knows more ids than the model has embeddings.
+    pub fn new(model: Encoder, tokenizer: Tokenizer) -> Result<Classifier> {
+        tokenizer.check_fits(model.config().vocab_size)?;
+        Ok(Classifier { model, tokenizer })
     }
 
     /// The model.

@@ -112,6 +112,9 @@ pub enum Error {
     /// The tokenizer's files are broken, or contradict the model.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A classifier came without a tokenizer; it takes nothing but texts.
+    #[error("a classifier needs its tokenizer: `tokenizer.json` or `vocab.txt`")]
+    MissingTokenizer,
     /// A model without a tokenizer was given text, or asked for text.
     #[error("this model has no tokenizer, so it takes ids only")]
     NoTokenizer,

@@ -48,13 +48,8 @@ impl Generator {
         defaults: Parameters,
         end_of_text: Vec<u32>,
     ) -> Result<Generator> {
-        if let Some(tokenizer) = &tokenizer
-            && tokenizer.vocab_size() > model.config().vocab_size
-        {
-            let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
-            return Err(Error::Tokenizer(format!(
-                "has {tokens} tokens, the model embeds {rows}: they do not match"
-            )));
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_fits(model.config().vocab_size)?;
         }
         Ok(Generator { model, tokenizer, defaults, end_of_text })
     }

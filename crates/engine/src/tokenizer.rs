@@ -261,6 +261,15 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Refuses a model that embeds `rows` ids, if that is too few.
+    pub(crate) fn check_fits(&self, rows: usize) -> Result<()> {
+        let tokens = self.vocab_size;
+        if tokens > rows {
+            return Err(broken(format!("has {tokens} tokens, the model embeds {rows}: they do not match")));
+        }
+        Ok(())
+    }
+
     /// The id of a token, spelled as in the vocabulary (`Ġthe`, `##ing`, `[SEP]`).
     #[must_use]
     pub fn token_id(&self, token: &str) -> Option<u32> {

@@ -12,11 +12,13 @@ use inkling_engine::{
     checkpoint::{Dtype, Loaded, config::generation_defaults},
     classify::Classifier,
     generate::{Generator, Prompt},
+    graph::node::LoadedTask,
     kernels::SingleThread,
     protocol::Parameters,
-    tokenizer::Tokenizer,
+    tokenizer::{self, Tokenizer},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 struct Greedy {
@@ -60,7 +62,7 @@ fn critic(dtype: Dtype) -> Classifier {
     let Loaded::Encoder(encoder) = Files::in_folder(&folder("critic")).load(dtype).unwrap() else {
         panic!("a critic judges")
     };
-    Classifier::new(encoder, tokenizer("critic"))
+    Classifier::new(encoder, tokenizer("critic")).unwrap()
 }
 
 /// New ids and text of one continuation.
@@ -93,6 +95,60 @@ fn the_writer_s_greedy_sample_is_that_of_its_card() {
 fn the_distilled_writer_s_greedy_sample_is_that_of_its_card() {
     check_greedy("writer-distilled", Dtype::F32);
     check_greedy("writer-distilled", Dtype::Q8);
+}
+
+#[test]
+fn a_text_ends_where_the_model_s_files_say() {
+    let Greedy { prompt, ids, .. } = sample("writer", "greedy");
+    let (end, other) = (ids[2], 4095);
+    assert!(!ids[..2].contains(&end) && !ids.contains(&other));
+    let files = Files::in_folder(&folder("writer"));
+    let tokenizer_json = fs::read(folder("writer").join("tokenizer.json")).unwrap();
+    let vocabulary: Value = serde_json::from_slice(&tokenizer_json).unwrap();
+    let spelled = |id: u32| {
+        let mut tokens = vocabulary["model"]["vocab"].as_object().unwrap().iter();
+        tokens.find(|(_, found)| **found == id).unwrap().0.clone()
+    };
+    let ends = |generation: Option<u32>, config: Option<u32>, tokenizer: u32| {
+        let mut own: Value = serde_json::from_slice(files.config.as_deref().unwrap()).unwrap();
+        own.as_object_mut().unwrap().remove("eos_token_id");
+        own.as_object_mut().unwrap().extend(config.map(|id| ("eos_token_id".into(), id.into())));
+        let files = Files { config: Some(own.to_string().into_bytes()), ..files.clone() };
+        let tokenizer_config = json!({"eos_token": spelled(tokenizer)}).to_string();
+        let tokenizer = Tokenizer::from_files(&tokenizer::Files {
+            tokenizer_json: Some(&tokenizer_json),
+            tokenizer_config_json: Some(tokenizer_config.as_bytes()),
+            ..tokenizer::Files::default()
+        });
+        let generation = generation.map(|id| json!({"eos_token_id": id}).to_string());
+        let (model, generation) = (files.load(Dtype::Q8).unwrap(), generation.as_deref().map(str::as_bytes));
+        let task = LoadedTask::new(model, tokenizer.unwrap(), generation).unwrap();
+        let LoadedTask::Generate(generator) = task else { panic!("a writer writes") };
+        let parameters =
+            Parameters { do_sample: Some(false), max_new_tokens: Some(ids.len()), ..Parameters::default() };
+        continuation(&generator, &prompt, &parameters).0.len() < ids.len()
+    };
+    assert!(ends(Some(end), Some(other), other), "generation_config.json comes first");
+    assert!(!ends(Some(other), Some(end), end));
+    assert!(ends(None, Some(end), other), "then config.json");
+    assert!(!ends(None, Some(other), end));
+    assert!(ends(None, None, end), "then the tokenizer");
+}
+
+#[test]
+fn a_tokenizer_must_fit_its_model() {
+    let refused = |model: &str, tokenizer| {
+        let loaded = Files::in_folder(&folder(model)).load(Dtype::Q8).unwrap();
+        LoadedTask::new(loaded, tokenizer, None).err().unwrap().to_string()
+    };
+    let without = refused("critic", None);
+    assert_eq!(without, "a classifier needs its tokenizer: `tokenizer.json` or `vocab.txt`");
+    let larger = "tokenizer: has 5200 tokens, the model embeds 4096: they do not match";
+    assert_eq!(refused("writer", Some(tokenizer("critic"))), larger);
+    let bert = "../../crates/engine/tests/data/reference/bert-two-labels";
+    assert!(
+        refused(bert, Some(tokenizer("critic"))).starts_with("tokenizer: has 5200 tokens, the model embeds")
+    );
 }
 
 #[test]

@@ -12,9 +12,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
-use inkling_engine::checkpoint::{LoadOptions, Loaded, Loader};
-use inkling_engine::classify::Classifier;
-use inkling_engine::generate::Generator;
+use inkling_engine::checkpoint::{LoadOptions, Loader};
 use inkling_engine::graph::node::LoadedTask;
 use inkling_engine::graph::{Answer, Graph, NodeModel, Run};
 use inkling_engine::kernels::{
@@ -121,14 +119,7 @@ fn demo_answer(seed: u64) -> Answer {
         loader.push(weights).unwrap();
         loader.end_file().unwrap();
         let tokenizer = Tokenizer::from_json(tokenizer).unwrap();
-        let task = match loader.finish().unwrap() {
-            Loaded::Gpt2(model) => {
-                let eos = model.config().eos_token_ids.clone();
-                let generator = Generator::new(model, Some(tokenizer), Parameters::default(), eos).unwrap();
-                LoadedTask::Generate(Box::new(generator))
-            }
-            Loaded::Encoder(model) => LoadedTask::Classify(Box::new(Classifier::new(model, tokenizer))),
-        };
+        let task = LoadedTask::new(loader.finish().unwrap(), Some(tokenizer), None).unwrap();
         NodeModel { name: name.into(), sha256: None, task }
     };
     macro_rules! demo {

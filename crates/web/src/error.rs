@@ -71,10 +71,13 @@ impl From<Error> for Failure {
         let kind = match error {
             Error::Tensor(_) | Error::BrokenLogits { .. } => Kind::Internal,
             Error::Stopped => Kind::Stopped,
+            Error::MissingTokenizer => Kind::Missing,
             ref other if other.is_callers_mistake() => Kind::Invalid,
             _ => Kind::Format,
         };
-        Failure::new(kind, sentence(&error.to_string()))
+        let failure = Failure::new(kind, sentence(&error.to_string()));
+        // What the engine refuses it refuses again.
+        if kind == Kind::Stopped { failure } else { failure.for_good() }
     }
 }
 

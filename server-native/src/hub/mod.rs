@@ -220,7 +220,7 @@ impl Fetch<'_> {
                     WeightFiles::Sharded(index) => Some(index.clone()),
                     WeightFiles::One(_) => None,
                 };
-                (in_order(found), index)
+                (in_order(&found), index)
             }
             Part::Tokenizer => {
                 let found = files::tokenizer_files(&listing.names).ok_or_else(|| {
@@ -289,10 +289,9 @@ async fn listing(web: &Web<'_>, revision: &str) -> Result<Listing, Failure> {
 }
 
 /// A model's files, the weights last: where they are, the others are too.
-fn in_order(files: ModelFiles) -> Vec<String> {
-    let (WeightFiles::One(weights) | WeightFiles::Sharded(weights)) = files.weights;
-    let tokenizer = files.tokenizer.iter().flat_map(|tokenizer| tokenizer.names()).map(ToString::to_string);
-    files.config.into_iter().chain(files.generation_config).chain(tokenizer).chain([weights]).collect()
+fn in_order(files: &ModelFiles) -> Vec<String> {
+    let (WeightFiles::One(weights) | WeightFiles::Sharded(weights)) = &files.weights;
+    files.small().into_iter().chain([weights.as_str()]).map(Into::into).collect()
 }
 
 /// The shards that an index in the cache names.
@@ -374,7 +373,7 @@ mod tests {
         let names = ["model.safetensors", "tokenizer.json", "config.json", "generation_config.json"];
         let found = files::model_files(&names.map(String::from)).unwrap();
         assert_eq!(
-            in_order(found),
+            in_order(&found),
             ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"]
         );
     }

@@ -113,6 +113,7 @@ impl FakeHub {
         FakeHub::new(repo)
             .file("config.json", br#"{"model_type": "gpt2"}"#.to_vec())
             .file("tokenizer.json", b"{}".to_vec())
+            .file("tokenizer_config.json", br#"{"eos_token": "<|endoftext|>"}"#.to_vec())
             .file("README.md", b"# a model".to_vec())
             .large("pytorch_model.bin", vec![1; 1000])
             .large("onnx/model.safetensors", vec![2; 1000])

@@ -17,30 +17,52 @@ pub struct ModelFiles {
     pub weights: WeightFiles,
 }
 
-/// The tokenizer's files, best form first.
+/// The tokenizer's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenizerFiles {
+pub struct TokenizerFiles {
+    /// Those of its vocabulary.
+    pub form: TokenizerForm,
+    /// Whether `tokenizer_config.json` exists, which says what ends a text, and whether WordPiece lower-cases.
+    pub config: bool,
+}
+
+/// The files that a vocabulary may come in, best form first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenizerForm {
     /// `tokenizer.json`.
     Json,
     /// `vocab.json` and `merges.txt`: byte-level BPE.
     Bpe,
-    /// `vocab.txt`: WordPiece; whether it lower-cases stands in `tokenizer_config.json`, if that exists.
-    WordPiece {
-        /// Whether `tokenizer_config.json` exists.
-        config: bool,
-    },
+    /// `vocab.txt`: WordPiece.
+    WordPiece,
 }
+
+/// What goes with every form of a vocabulary.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 impl TokenizerFiles {
     /// The names of the files.
     #[must_use]
     pub fn names(&self) -> &'static [&'static str] {
-        match self {
-            TokenizerFiles::Json => &["tokenizer.json"],
-            TokenizerFiles::Bpe => &["vocab.json", "merges.txt"],
-            TokenizerFiles::WordPiece { config: false } => &["vocab.txt"],
-            TokenizerFiles::WordPiece { config: true } => &["vocab.txt", "tokenizer_config.json"],
+        match (self.form, self.config) {
+            (TokenizerForm::Json, false) => &["tokenizer.json"],
+            (TokenizerForm::Json, true) => &["tokenizer.json", TOKENIZER_CONFIG],
+            (TokenizerForm::Bpe, false) => &["vocab.json", "merges.txt"],
+            (TokenizerForm::Bpe, true) => &["vocab.json", "merges.txt", TOKENIZER_CONFIG],
+            (TokenizerForm::WordPiece, false) => &["vocab.txt"],
+            (TokenizerForm::WordPiece, true) => &["vocab.txt", TOKENIZER_CONFIG],
         }
+    }
+}
+
+impl ModelFiles {
+    /// The names of all files but the weights.
+    #[must_use]
+    pub fn small(&self) -> Vec<&str> {
+        let configs = [self.config.as_deref(), self.generation_config.as_deref()];
+        let mut names: Vec<&str> = configs.into_iter().flatten().collect();
+        names.extend(self.tokenizer.as_ref().map_or(&[] as &[&str], |tokenizer| tokenizer.names()));
+        names
     }
 }
 
@@ -57,12 +79,13 @@ pub enum WeightFiles {
 #[must_use]
 pub fn tokenizer_files(names: &[String]) -> Option<TokenizerFiles> {
     let has = |name: &str| names.iter().any(|other| other == name);
-    match () {
-        () if has("tokenizer.json") => Some(TokenizerFiles::Json),
-        () if has("vocab.json") && has("merges.txt") => Some(TokenizerFiles::Bpe),
-        () if has("vocab.txt") => Some(TokenizerFiles::WordPiece { config: has("tokenizer_config.json") }),
-        () => None,
-    }
+    let form = match () {
+        () if has("tokenizer.json") => TokenizerForm::Json,
+        () if has("vocab.json") && has("merges.txt") => TokenizerForm::Bpe,
+        () if has("vocab.txt") => TokenizerForm::WordPiece,
+        () => return None,
+    };
+    Some(TokenizerFiles { form, config: has(TOKENIZER_CONFIG) })
 }
 
 /// Picks a model's files among `names`: safetensors before a sharded form before a single GGUF file.
@@ -142,8 +165,17 @@ mod tests {
         let found =
             files(&["a.gguf", "model.safetensors", "config.json", "vocab.txt", "tokenizer.json"]).unwrap();
         assert_eq!(found.weights, WeightFiles::One("model.safetensors".into()));
-        assert_eq!(found.tokenizer, Some(TokenizerFiles::Json));
+        assert_eq!(found.tokenizer, Some(TokenizerFiles { form: TokenizerForm::Json, config: false }));
         assert_eq!(files(&["a.gguf"]).unwrap().config, None);
+    }
+
+    #[test]
+    fn every_vocabulary_is_read_with_its_config() {
+        for vocabulary in [&["tokenizer.json"] as &[&str], &["vocab.json", "merges.txt"], &["vocab.txt"]] {
+            let all = [vocabulary, &["tokenizer_config.json", "config.json", "a.gguf"]].concat();
+            let found = files(&all).unwrap();
+            assert_eq!(found.small(), [&["config.json"], vocabulary, &all[vocabulary.len()..][..1]].concat());
+        }
     }
 
     #[test]

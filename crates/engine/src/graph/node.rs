@@ -1,11 +1,13 @@
 //! One loaded model that does a job, step by step, and says what happens.
 
 use crate::{
+    checkpoint::{Loaded, config::generation_defaults},
     classify::Classifier,
     error::{Error, Result},
     generate::{Decoding, Generator, Produced, Prompt},
     kernels::Pool,
-    protocol::{Event, FailureKind, FinishReason, Job, TextId, Work},
+    protocol::{Event, FailureKind, FinishReason, Job, Parameters, TextId, Work},
+    tokenizer::Tokenizer,
 };
 
 /// A node's model, loaded.
@@ -26,6 +28,41 @@ pub enum LoadedTask {
     Generate(Box<Generator>),
     /// Score a text.
     Classify(Box<Classifier>),
+}
+
+impl LoadedTask {
+    /// Puts together what was read from a model's files: weights, tokenizer and `generation_config.json`.
+    ///
+    /// A generator's text ends where `generation_config.json` says, else `config.json`, else the tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::MissingTokenizer`] for a classifier without one, [`Error::Tokenizer`] if the tokenizer knows more ids than
+    /// the model has embeddings, and those of [`generation_defaults`].
+    pub fn new(
+        model: Loaded,
+        tokenizer: Option<Tokenizer>,
+        generation_config: Option<&[u8]>,
+    ) -> Result<LoadedTask> {
+        Ok(match model {
+            Loaded::Gpt2(model) => {
+                let (defaults, mut end_of_text) = match generation_config {
+                    Some(json) => generation_defaults(json)?,
+                    None => (Parameters::default(), Vec::new()),
+                };
+                if end_of_text.is_empty() {
+                    end_of_text.clone_from(&model.config().eos_token_ids);
+                }
+                if end_of_text.is_empty() {
+                    end_of_text.extend(tokenizer.as_ref().and_then(Tokenizer::eos_id));
+                }
+                LoadedTask::Generate(Box::new(Generator::new(model, tokenizer, defaults, end_of_text)?))
+            }
+            Loaded::Encoder(model) => {
+                let tokenizer = tokenizer.ok_or(Error::MissingTokenizer)?;
+                LoadedTask::Classify(Box::new(Classifier::new(model, tokenizer)?))
+            }
+        })
+    }
 }
 
 /// A job on its way: call [`RunningJob::step`] until it answers false.

@@ -1,7 +1,7 @@
 //! What loading a model would take, without loading it.
 
 use inkling_engine::checkpoint::{
-    files::{ModelFiles, WeightFiles, model_files, shards},
+    files::{WeightFiles, model_files, shards},
     memory_bytes,
 };
 use serde::Serialize;
@@ -67,24 +67,19 @@ async fn description(source: &JsValue, options: &Options) -> Result<Description>
     }
     let source = origin.resolve(&options.base, signal).await?;
     let names: Vec<String> = source.files.iter().map(|file| file.name.clone()).collect();
-    let ModelFiles { config, generation_config, tokenizer, weights } = model_files(&names)?;
+    let files = model_files(&names)?;
     let load =
         Load { source, kept: None, store: None, asked: Default::default(), options, signal, report: &|_| () };
     let mut keeping = Keeping::new(None);
-    let weights = match weights {
-        WeightFiles::One(name) => vec![name],
-        WeightFiles::Sharded(index) => shards(&load.small(&index, &mut keeping).await?)?,
+    let weights = match &files.weights {
+        WeightFiles::One(name) => vec![name.clone()],
+        WeightFiles::Sharded(index) => shards(&load.small(index, &mut keeping).await?)?,
     };
-    let config_json = load.small_if(config.as_deref(), &mut keeping).await?;
-    let wanted = |file: &&SourceFile| {
-        let own = [&config, &generation_config]
-            .into_iter()
-            .flatten()
-            .chain(&weights)
-            .any(|name| *name == file.name);
-        own || tokenizer.as_ref().is_some_and(|files| files.names().contains(&file.name.as_str()))
-    };
-    let files: Vec<&SourceFile> = load.source.files.iter().filter(wanted).collect();
+    let config_json = load.small_if(files.config.as_deref(), &mut keeping).await?;
+    let mut wanted = files.small();
+    wanted.extend(weights.iter().map(String::as_str));
+    let is_wanted = |file: &&SourceFile| wanted.contains(&file.name.as_str());
+    let files: Vec<&SourceFile> = load.source.files.iter().filter(is_wanted).collect();
     let size = |file: &&SourceFile| file.size_bytes.unwrap_or(0);
     let weights_bytes = files.iter().filter(|file| weights.contains(&file.name)).map(size).sum();
     let to_come: u64 = files.iter().filter(|file| matches!(file.content, Place::Url(_))).map(size).sum();

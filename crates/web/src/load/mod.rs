@@ -10,16 +10,12 @@ pub(crate) mod source;
 
 use inkling_engine::{
     checkpoint::{
-        Dtype, LoadOptions, Loaded as LoadedModel, Loader,
-        config::generation_defaults,
+        Dtype, LoadOptions, Loader,
         files::{ModelFiles, TokenizerFiles, WeightFiles, model_files, shards},
         hexadecimal, memory_bytes,
         packed::{Checkpoint, Content, Head},
     },
-    classify::Classifier,
-    generate::Generator,
     graph::{NodeModel, node::LoadedTask, spec::Task},
-    protocol::Parameters,
     tokenizer::{Files, Tokenizer},
 };
 use js_sys::Uint8Array;
@@ -262,7 +258,7 @@ impl Load<'_> {
         let files = model_files(&names)?;
         self.ask_ahead(&files)?;
         // Before the weights, which then take the memory that parsing leaves free.
-        let tokenizer = self.tokenizer(files.tokenizer.as_ref(), &names, keeping).await?;
+        let tokenizer = self.tokenizer(files.tokenizer.as_ref(), keeping).await?;
         let config = self.small_if(files.config.as_deref(), keeping).await?;
         let generation_config = self.small_if(files.generation_config.as_deref(), keeping).await?;
         let mut hashes = Hashes { file: None, model: Sha256::new() };
@@ -295,7 +291,7 @@ impl Load<'_> {
             }
         };
         let name = self.source.name.clone();
-        let task = assemble(loader.finish()?, tokenizer, generation_config.as_deref())?;
+        let task = LoadedTask::new(loader.finish()?, tokenizer, generation_config.as_deref())?;
         check_task(&name, self.options.task, &task)?;
         if let Some(keeper) = keeping.keeper.take() {
             let state = json!({"sha256": sha256});
@@ -308,11 +304,9 @@ impl Load<'_> {
 
     /// Asks for all files at once that are not large: one after the other each would take its way to the server and back.
     fn ask_ahead(&self, files: &ModelFiles) -> Result<()> {
-        let is = |config: &Option<String>, name: &String| config.as_ref() == Some(name);
+        let small = files.small();
         for SourceFile { name, size_bytes, content, .. } in &self.source.files {
-            let is_small = is(&files.config, name)
-                || is(&files.generation_config, name)
-                || files.tokenizer.as_ref().is_some_and(|files| is_read_for(files, name));
+            let is_small = small.contains(&name.as_str());
             let is_weights = matches!(&files.weights, WeightFiles::One(one) if one == name);
             if let Place::Url(url) = content
                 && self.kept.is_none()
@@ -376,18 +370,14 @@ impl Load<'_> {
     async fn tokenizer(
         &self,
         files: Option<&TokenizerFiles>,
-        names: &[String],
         keeping: &mut Keeping<'_>,
     ) -> Result<Option<Tokenizer>> {
         let Some(files) = files else { return Ok(None) };
-        let is_there = |name: &str| names.iter().any(|other| other == name);
-        let mut read = async |name: &str| {
-            let wanted = Some(name).filter(|name| is_read_for(files, name) && is_there(name));
-            self.small_if(wanted, keeping).await
-        };
+        let wanted = files.names();
+        let mut read = async |name| self.small_if(wanted.contains(&name).then_some(name), keeping).await;
         let (json, vocab, merges) =
             (read("tokenizer.json").await?, read("vocab.json").await?, read("merges.txt").await?);
-        let (words, config) = (read("vocab.txt").await?, read(TOKENIZER_CONFIG).await?);
+        let (words, config) = (read("vocab.txt").await?, read("tokenizer_config.json").await?);
         Ok(Tokenizer::from_files(&Files {
             tokenizer_json: json.as_deref(),
             vocab_json: vocab.as_deref(),
@@ -572,14 +562,6 @@ impl Hashes {
             file.update(bytes);
         }
     }
-}
-
-/// Which is read, if it is there, with every kind of tokenizer.
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-
-/// Whether a tokenizer of these files is read from the one of this name too.
-fn is_read_for(files: &TokenizerFiles, name: &str) -> bool {
-    name == TOKENIZER_CONFIG || files.names().contains(&name)
 }
 
 /// A file of weights while it is read.
@@ -779,42 +761,6 @@ fn check_hash(file: &SourceFile, expected: &str, sha: Sha256) -> Result<()> {
         expected.get(..12).unwrap_or(expected)
     );
     Err(Failure::new(Kind::Hash, error))
-}
-
-/// Puts model and tokenizer together.
-fn assemble(
-    model: LoadedModel,
-    tokenizer: Option<Tokenizer>,
-    generation_config: Option<&[u8]>,
-) -> Result<LoadedTask> {
-    match model {
-        LoadedModel::Gpt2(model) => {
-            let (defaults, mut end_of_text) = match generation_config {
-                Some(json) => generation_defaults(json)?,
-                None => (Parameters::default(), Vec::new()),
-            };
-            if end_of_text.is_empty() {
-                end_of_text.clone_from(&model.config().eos_token_ids);
-            }
-            if end_of_text.is_empty() {
-                end_of_text.extend(tokenizer.as_ref().and_then(Tokenizer::eos_id));
-            }
-            Ok(LoadedTask::Generate(Box::new(Generator::new(model, tokenizer, defaults, end_of_text)?)))
-        }
-        LoadedModel::Encoder(model) => {
-            let Some(tokenizer) = tokenizer else {
-                let error = "A classifier needs its tokenizer: `tokenizer.json` or `vocab.txt`.";
-                return Err(Failure::new(Kind::Missing, error).for_good());
-            };
-            let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
-            if tokens > rows {
-                let error =
-                    format!("The tokenizer has {tokens} tokens, the model embeds {rows}: they do not match.");
-                return Err(Failure::new(Kind::Format, error));
-            }
-            Ok(LoadedTask::Classify(Box::new(Classifier::new(model, tokenizer))))
-        }
-    }
 }
 
 /// Refuses a model that cannot do what it is for.
