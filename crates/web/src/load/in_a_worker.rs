@@ -3,8 +3,8 @@
 //!
 //! `cargo xtask test --only browser` runs these; nothing of them is there in Node.
 
-use inkling_engine::{kernels::SingleThread, protocol::Classification};
-use js_sys::{Array, Function, Object, Reflect};
+use inkling_engine::{checkpoint::Dtype, kernels::SingleThread, protocol::Classification};
+use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use std::cell::RefCell;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
@@ -12,7 +12,10 @@ use wasm_bindgen_test::wasm_bindgen_test;
 use web_sys::{AbortController, Blob};
 
 use super::*;
-use crate::store::{forget, stored};
+use crate::{
+    host,
+    store::{Tail, forget, stored},
+};
 
 const WEIGHTS: &str = "model.safetensors";
 
