@@ -1,0 +1,421 @@
+//! WebAssembly's 128-bit SIMD, plain and relaxed.
+//!
+//! As in [`avx512`](super::avx512), but a group of a panel fills four registers, a *quarter* of 4 rows each, and there are
+//! 16 registers on most machines, whatever WebAssembly promises. How 8-bit numbers are multiplied depends on what
+//! the build and the engine have: [`dot`] has the ways. Vectors of f32 are in [`lanes`].
+//!
+//! What a compiler makes of it decides the speed, and there are two of them. In straight-line code LLVM moves every
+//! product of a sum behind the last operand, and V8 then keeps dozens of operands on the stack: so the groups of a tile
+//! are a loop, whose sums it cannot move ([`dots`]), of a length that it does not know ([`Hidden`]). Two groups in one turn
+//! are parted by an exit that nobody takes, since it moves nothing across a branch; with four V8's code was slower. Its
+//! pass that makes addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for
+//! nothing; the engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
+//!
+//! What is loaded to be broadcast costs V8 two instructions, since it adds up the address first; whole registers are
+//! loaded by one. So [`Signed7`], which broadcasts twice for each row, holds the sums of two rows with all quarters, and
+//! the others those of four rows with some.
+//!
+//! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
+//! that it sees, up to the end of a page: so [`row`] goes through four panels side by side, and reads their scales, of
+//! which only every second tile needs a new line, before their weights. Loads from the next page, as a request for it,
+//! made it slower: what waits for them holds up everything behind.
+
+mod dot;
+mod lanes;
+
+use super::Around;
+use super::lanes::{Lanes, twins};
+use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, TileQ4};
+use super::pool::Shared;
+use super::quantised::{Block, Quantised};
+use dot::*;
+use lanes::F32x16;
+use std::arch::wasm32::*;
+use std::array::from_fn;
+use std::hint::black_box;
+use std::ops::Range;
+
+/// What compilers shall not know, or they would unroll the loops that it steers.
+#[derive(Clone, Copy)]
+struct Hidden {
+    /// Bytes of a tile.
+    tile: usize,
+    /// Bytes of the tiles that share their scales.
+    span: usize,
+    /// Bytes of a group's blocks for a tile.
+    group: usize,
+    /// 0.
+    zero: usize,
+    /// [`Dot::constant`].
+    constant: v128,
+    /// [`F16_PLACES`] and [`F16_BIAS`].
+    f16: [v128; 2],
+}
+
+impl Hidden {
+    fn new<D: Dot + ?Sized>(span: usize) -> Self {
+        black_box(Self {
+            tile: size_of::<D::Tile>(),
+            span: size_of::<D::Tile>() * span,
+            group: size_of::<Block>(),
+            zero: 0,
+            constant: D::constant(),
+            f16: [u32x4_splat(F16_PLACES), f32x4_splat(F16_BIAS)],
+        })
+    }
+}
+
+/// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
+/// activations.
+///
+/// # Safety
+/// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
+/// blocks for each tile, `hidden.group` bytes after those for the tile before.
+#[inline(always)]
+unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
+    quarters: [*const v128; P],
+    x: *const Block,
+    hidden: Hidden,
+) -> [[[D::Sums; M]; Q]; P] {
+    let (first, step) = D::ACTIVATIONS;
+    // Other numbers of rows are what is left over.
+    let copies = if P > 1 || M == D::ROWS { D::UNROLLED } else { 1 };
+    // SAFETY: the caller's promises, and as many activations as a tile has columns.
+    unsafe {
+        let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
+        let (mut at, mut x) = (quarters, x.cast::<u8>().add(first));
+        let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
+        loop {
+            while at[0] != end {
+                for copy in 0..copies {
+                    if copy > 0 && hidden.zero != 0 {
+                        break;
+                    }
+                    for group in 0..D::GROUPS {
+                        for (at, dots) in at.iter().zip(&mut dots) {
+                            let w: [_; Q] =
+                                from_fn(|q| D::weights(at.add(4 * copy + q), group, hidden.constant));
+                            for m in 0..M {
+                                let group = copy * D::GROUPS + group;
+                                let x = D::activations(x.add(m * size_of::<Block>() + group * step));
+                                for (w, dots) in w.iter().zip(&mut *dots) {
+                                    dots[m] = D::add(dots[m], *w, x, hidden.constant);
+                                }
+                            }
+                        }
+                    }
+                }
+                for at in &mut at {
+                    *at = at.add(4 * copies);
+                }
+                x = x.add(step * D::GROUPS * copies);
+            }
+            if end == last {
+                break;
+            }
+            end = end.byte_add(hidden.tile);
+            // From behind a block's activations to those of the next one.
+            x = x.add(hidden.group - BLOCK / 4 * step);
+        }
+        dots
+    }
+}
+
+/// [`matmul_with`] in a function of its own, since ways share it.
+///
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+unsafe fn matmul_q4<D: Dot<Tile = TileQ4>>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { matmul_with::<D>(matrix, x, panels, around, out) }
+}
+
+/// A single row of activations goes through so many pairs of panels side by side.
+const PAIRS: usize = 2;
+
+/// # Safety
+/// Nobody else uses the columns of `out` that belong to `panels`.
+#[inline(always)]
+unsafe fn matmul_with<D: Dot>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panels: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+) {
+    let hidden = Hidden::new::<D>(matrix.packing().span());
+    let mut panel = panels.start;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if x.rows == 1 {
+            while panel + 2 * PAIRS <= panels.end {
+                row::<D, PAIRS, 2>(matrix, x, panel, around, out, hidden);
+                panel += 2 * PAIRS;
+            }
+        }
+        for panel in panel..panels.end {
+            for first in (0..x.rows).step_by(4) {
+                let group = first..x.rows.min(first + 4);
+                let mut rows = group.clone();
+                if rows.len() == 4 && D::ROWS == 4 {
+                    panel_of::<D, 4>(matrix, x, panel, &group, rows, around, out, hidden);
+                    continue;
+                }
+                if rows.len() > 1 {
+                    let pairs = rows.start..rows.end - rows.len() % 2;
+                    rows.start = pairs.end;
+                    panel_of::<D, 2>(matrix, x, panel, &group, pairs, around, out, hidden);
+                }
+                if !rows.is_empty() {
+                    panel_of::<D, 1>(matrix, x, panel, &group, rows, around, out, hidden);
+                }
+            }
+        }
+    }
+}
+
+/// The outputs of the panels from `first` on for a single row of activations: `N` times `P` panels. Of `P` panels each
+/// group of columns is multiplied before the next, of the others each block.
+///
+/// # Safety
+/// Nobody else uses the panels' columns of `out`.
+#[inline(always)]
+unsafe fn row<D: Dot, const N: usize, const P: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    first: usize,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+    hidden: Hidden,
+) {
+    let panels: [[_; P]; N] = from_fn(|n| from_fn(|p| matrix.panel::<D::Tile>(first + n * P + p)));
+    for (_, scales) in panels.as_flattened() {
+        touch(scales);
+    }
+    let span = matrix.packing().span();
+    let mut sums = [[[f32x4_splat(0.0); 4]; P]; N];
+    for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
+        for (panels, sums) in panels.iter().zip(&mut sums) {
+            let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast());
+            // SAFETY: whole spans of tiles, and one of activations.
+            let dots = unsafe { dots::<D, P, 4, 1>(tiles, x.as_ptr(), hidden) };
+            for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
+                for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
+                    *sum = add_scaled(*sum, D::finish(dots, &x[0]), f16x4(scales, hidden.f16), x[0].scale);
+                }
+            }
+        }
+    }
+    for (panel, sums) in (first..).zip(sums.as_flattened()) {
+        // SAFETY: the caller gave us the panels alone.
+        let (column, out) = unsafe { matrix.outputs(panel, 0, out) };
+        finish(*sums, around, column, out);
+    }
+}
+
+/// The outputs of one panel for `rows` of a group of activations, `M` at a time.
+///
+/// # Safety
+/// Nobody else uses the panel's columns of `out`; `M` divides the number of rows, of which the group has 4 at most.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "what a product needs, and which part of it")]
+unsafe fn panel_of<D: Dot, const M: usize>(
+    matrix: &PackedMatrix,
+    x: &Quantised,
+    panel: usize,
+    group: &Range<usize>,
+    rows: Range<usize>,
+    around: &Around<'_>,
+    out: &Shared<'_, f32>,
+    hidden: Hidden,
+) {
+    let (tiles, scales) = matrix.panel::<D::Tile>(panel);
+    let span = matrix.packing().span();
+    let hidden = Hidden { group: size_of::<Block>() * group.len(), ..hidden };
+    let xs = x.group(group.start, group.len()).chunks_exact(group.len() * span);
+    let mut sums = [[[f32x4_splat(0.0); M]; 4]; 2];
+    let sums = &mut sums[..rows.len() / M];
+    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
+        let mut x = xs[rows.start - group.start..].as_ptr();
+        for sums in &mut *sums {
+            // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
+            unsafe {
+                match D::QUARTERS * 4 / M {
+                    1 => add_dots::<D, M, 1>(tiles, scales, x, sums, hidden),
+                    2 => add_dots::<D, M, 2>(tiles, scales, x, sums, hidden),
+                    _ => add_dots::<D, M, 4>(tiles, scales, x, sums, hidden),
+                }
+                x = x.add(M);
+            }
+        }
+    }
+    for (m, row) in rows.enumerate() {
+        // SAFETY: the caller gave us the panel alone.
+        let (column, out) = unsafe { matrix.outputs(panel, row, out) };
+        finish(sums[m / M].map(|rows| rows[m % M]), around, column, out);
+    }
+}
+
+/// Adds the products of a span of tiles with `M` of activations to the sums, `Q` quarters at a time.
+///
+/// # Safety
+/// `Q` divides 4; there are a span of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
+#[inline(always)]
+unsafe fn add_dots<D: Dot, const M: usize, const Q: usize>(
+    tiles: &[D::Tile],
+    scales: &[u16; PANEL],
+    mut x: *const Block,
+    sums: &mut [[v128; M]; 4],
+    hidden: Hidden,
+) {
+    let tile = tiles.as_ptr().cast::<v128>();
+    let mut first = 0;
+    while first < 4 {
+        // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
+        unsafe {
+            let [dots] = dots::<D, 1, Q, M>([tile.add(first)], x, hidden);
+            for (q, dots) in (first..).zip(dots) {
+                let scales = f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16);
+                for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
+                    let x = &*x.add(m);
+                    *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
+                }
+            }
+            if Q == 4 {
+                return;
+            }
+            // Else the activations of all groups would be loaded before the loop, and kept on the stack.
+            x = x.add(hidden.zero);
+            first += hidden.zero + Q;
+        }
+    }
+}
+
+/// `sums + dots * (weights' scales * activations' scale)`.
+#[inline(always)]
+fn add_scaled(sums: v128, dots: v128, scales: v128, scale: f32) -> v128 {
+    let scales = f32x4_mul(scales, f32x4_splat(scale));
+    f32x4_add(sums, f32x4_mul(f32x4_convert_i32x4(dots), scales))
+}
+
+#[inline(always)]
+fn finish(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) {
+    let mut lanes = [0.0; PANEL];
+    F32x16(sums).store(&mut lanes);
+    twin::finish(&lanes, around, column, out);
+}
+
+/// Reads from every cache line of a panel's scales.
+#[inline(always)]
+fn touch(scales: &[[u16; PANEL]]) {
+    let mut all = 0;
+    for scales in scales.iter().step_by(2) {
+        all |= scales[0];
+    }
+    black_box(all);
+}
+
+/// Four f16 that are finite: see [`f32_from_f16`](super::matrix::f32_from_f16).
+#[inline(always)]
+fn f16x4(bits: &[u16; 4], [places, bias]: [v128; 2]) -> v128 {
+    // SAFETY: 8 bytes; loads need no alignment.
+    let bits = unsafe { i32x4_load_extend_i16x4(bits.as_ptr().cast()) };
+    f32x4_mul(v128_and(i32x4_shl(bits, 13), places), bias)
+}
+
+/// [`scalar::quantise`](super::scalar::quantise), and what `D` wants of it.
+#[inline(always)]
+fn quantise_with<D: Dot8>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    // SAFETY: each load is of 4 of the 32 elements.
+    let parts =
+        |x: &[f32; BLOCK]| from_fn::<v128, 8, _>(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) });
+    let (xs, _) = x.as_chunks::<BLOCK>();
+    for (i, xs) in xs.chunks_exact(span).enumerate() {
+        let magnitudes = xs.iter().flat_map(parts).map(|x| v128_and(x, i32x4_splat(0x7fff_ffff)));
+        let highest = magnitudes.fold(i32x4_splat(0), |a, b| i32x4_max(a, b));
+        let highest = i32x4_max(highest, i32x4_shuffle::<2, 3, 2, 3>(highest, highest));
+        let highest = i32x4_extract_lane::<0>(highest).max(i32x4_extract_lane::<1>(highest));
+        let at = i * span * step;
+        let (mut excess, mut first) = (0, 0);
+        for (x, block) in xs.iter().zip(blocks[at..].iter_mut().step_by(step)) {
+            *block = Block::ZERO;
+            let Some(inverse) = block.set_scale(highest.cast_unsigned()) else { continue };
+            // Adding it rounds to the nearest integer, ties to even, and leaves that in the lowest bits.
+            let integer = 12_582_912.0_f32;
+            let q = parts(x).map(|x| {
+                let rounded = f32x4_add(f32x4_mul(x, f32x4_splat(inverse)), f32x4_splat(integer));
+                i32x4_sub(rounded, i32x4_splat(integer.to_bits().cast_signed()))
+            });
+            let narrow = |i: usize| {
+                let half = |i: usize| i16x8_narrow_i32x4(q[i], q[i + 1]);
+                i8x16_narrow_i16x8(half(i), half(i + 2))
+            };
+            let q = [narrow(0), narrow(4)];
+            for (to, q) in block.q.as_chunks_mut::<16>().0.iter_mut().zip(q) {
+                // SAFETY: 16 bytes; stores need no alignment.
+                unsafe { v128_store(to.as_mut_ptr().cast(), q) };
+            }
+            D::spread(block);
+            excess -= 128 * sum(q);
+            first += block.first;
+        }
+        (blocks[at].excess, blocks[at].first) = (excess, first);
+    }
+}
+
+/// The functions of one way to multiply.
+macro_rules! way {
+    ($name:ident, $dot:ty, $nibbles:ty) => {
+        pub(crate) mod $name {
+            use super::*;
+
+            pub(crate) fn works() -> bool {
+                <$dot>::works()
+            }
+
+            /// # Safety
+            /// Nobody else uses the columns of `out` that belong to `panels`.
+            pub(crate) unsafe fn matmul(
+                matrix: &PackedMatrix,
+                x: &Quantised,
+                panels: Range<usize>,
+                around: &Around<'_>,
+                out: &Shared<'_, f32>,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match matrix.packing() {
+                        Packing::Q8 | Packing::Q8By128 => matmul_with::<$dot>(matrix, x, panels, around, out),
+                        Packing::Q4 => matmul_q4::<$nibbles>(matrix, x, panels, around, out),
+                    }
+                }
+            }
+
+            pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+                quantise_with::<$dot>(x, span, blocks, step);
+            }
+
+            pub(crate) use super::super::scalar::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
+            pub(crate) use super::twin::*;
+        }
+    };
+}
+
+#[cfg(any(not(target_feature = "relaxed-simd"), feature = "scalar", test))]
+way!(plain, Plain, Nibbles);
+#[cfg(target_feature = "relaxed-simd")]
+way!(signed7, Signed7, NibblePairs);
+#[cfg(target_feature = "relaxed-simd")]
+way!(unsigned8, Unsigned8, Nibbles);
+#[cfg(target_feature = "relaxed-simd")]
+way!(signed8, Signed8, Nibbles);
+
+mod twin {
+    super::twins!(super::F32x16);
+}
