@@ -17,6 +17,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod bytes;
+mod f16;
 mod fingerprint;
 mod isa;
 #[cfg(any(
@@ -46,6 +47,7 @@ mod team;
 pub use allocator::{give_back, keep_activations};
 pub use attention::{AttentionShape, Mask, attention};
 pub use attention_i16::{IntegerCache, attention_i16, cached_attention_i16};
+pub use f16::{bf16_to_f32, f16_to_f32};
 pub use fingerprint::{FINGERPRINT, FINGERPRINTS, fingerprint, fingerprint_of};
 pub use isa::Isa;
 pub use math::{erf, exp, tanh};

@@ -9,6 +9,7 @@
 //! At 4 bits, two groups share 64 bytes: group `2g` has the low halves of the bytes, group `2g + 1` the high ones, so that
 //! one load, a mask and a shift give two registers. Weights lie there plus 8, in 0..16, and their scales have a sign.
 
+use super::f16::f32_from_f16;
 use super::isa::Isa;
 use super::pool::{Pool, Shared};
 use super::quantised::Quantised;
@@ -584,16 +585,3 @@ impl PackedMatrix {
         panels.div_ceil(threads * 4).max(least)
     }
 }
-
-/// The value of a finite f16: its bits moved into f32's places, and the exponent's bias corrected by an exact
-/// multiplication, which is right for subnormal numbers too.
-pub(crate) fn f32_from_f16(bits: u16) -> f32 {
-    // The sign, extended, fills the places above the exponent too; it stays in the highest.
-    f32::from_bits((i32::from(bits as i16) << 13) as u32 & F16_PLACES) * F16_BIAS
-}
-
-/// Where f32 keeps sign, exponent and fraction of an f16.
-pub(crate) const F16_PLACES: u32 = 0x8fff_ffff;
-
-/// 2^(127 - 15).
-pub(crate) const F16_BIAS: f32 = f32::from_bits((127 + 112) << 23);

@@ -11,9 +11,10 @@
 
 use super::Around;
 use super::attention_i16::{Pairs, Row};
+use super::f16::{F16_BIAS, F16_PLACES};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
+use super::matrix::{PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
@@ -127,7 +128,7 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const DOT: bool>(
                         add_by_smull(tile, quarter, x, &mut dots);
                     }
                 }
-                // As `matrix::f32_from_f16`.
+                // As `f32_from_f16`.
                 let scales = vmovl_s16(vld1_s16(scales.as_ptr().add(quarter * 4).cast()));
                 let scales = vreinterpretq_u32_s32(vshlq_n_s32::<13>(scales));
                 let scales = vreinterpretq_f32_u32(vandq_u32(scales, vdupq_n_u32(F16_PLACES)));

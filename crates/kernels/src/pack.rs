@@ -10,7 +10,8 @@
 //! for these is their quotient of least squares, and the one with the least error is kept. On GPT-2's matrices the
 //! squared error is a ninth below Q4_0's; twice as many steps, or another round with the found scale, gain a thousandth.
 
-use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE, f32_from_f16};
+use super::f16::{f16_from_f32, f32_from_f16};
+use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE};
 use std::array::from_fn;
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
@@ -219,19 +220,4 @@ pub(crate) fn columns_q4(
         tile.set_row(row, &q);
     }
     Ok(())
-}
-
-/// The f16 nearest to a finite `x >= 0`, as bits, ties to even; what is too large becomes the largest f16.
-#[inline(always)]
-pub(crate) fn f16_from_f32(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x >= 65_520.0 {
-        0x7bff
-    } else if x < 6.103_515_6e-5 {
-        // Subnormal f16: multiples of 2^-24.
-        (x * 16_777_216.0).round_ties_even() as u16
-    } else {
-        let even = (bits >> 13) & 1;
-        ((bits + 0xfff + even) >> 13).wrapping_sub(112 << 10) as u16
-    }
 }

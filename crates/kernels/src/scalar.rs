@@ -11,8 +11,9 @@
 
 use super::Around;
 use super::attention_i16::{CHUNK, Head, VALUE, WEIGHT, Work, integers};
+use super::f16::f32_from_f16;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, f32_from_f16};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };

@@ -556,7 +556,7 @@ fn the_scale_of_four_bits_loses_less_than_that_of_gguf() {
             weights.iter().zip(kept).map(|(w, kept)| f64::from(w - kept).powi(2)).sum::<f64>()
         };
         let largest = weights.iter().fold(0.0_f32, |m, w| if w.abs() > m.abs() { *w } else { m });
-        let d = matrix::f32_from_f16(pack::f16_from_f32(largest.abs() / 8.0)).copysign(-largest);
+        let d = f16::f32_from_f16(f16::f16_from_f32(largest.abs() / 8.0)).copysign(-largest);
         error += square(through_q4(weights));
         error_gguf += square(weights.map(|w| (w / d).round().clamp(-8.0, 7.0) * d));
     }
@@ -573,7 +573,7 @@ fn a_product_with_ones_is_checkable_by_hand() {
     let matrix = builder.finish();
     let mut out = [0.0; 2];
     matrix.matmul(&[127.0; 64], Some(&[0.5, -1.0]), &mut out, &SingleThread);
-    let scale_of_one = 127.0 * f32::from(127_i8) * 32.0 * matrix::f32_from_f16(0x2008);
+    let scale_of_one = 127.0 * f32::from(127_i8) * 32.0 * f16::f32_from_f16(0x2008);
     assert_eq!(out, [2.0 * scale_of_one + 0.5, 127.0 * counted.iter().sum::<f32>() - 1.0]);
 }
 
@@ -671,13 +671,40 @@ fn activations_that_are_no_numbers_show_in_the_output() {
 #[test]
 fn f16_scales_round_trip() {
     for bits in 0..0x7c00 {
-        assert_eq!(pack::f16_from_f32(matrix::f32_from_f16(bits)), bits);
-        assert_eq!(matrix::f32_from_f16(bits | 0x8000), -matrix::f32_from_f16(bits));
+        assert_eq!(f16::f16_from_f32(f16::f32_from_f16(bits)), bits);
+        assert_eq!(f16::f32_from_f16(bits | 0x8000), -f16::f32_from_f16(bits));
     }
     // Halfway between two f16: to the even one; above the largest: the largest.
-    assert_eq!(pack::f16_from_f32(1.0 + 1.0 / 2048.0), 0x3c00);
-    assert_eq!(pack::f16_from_f32(1.0 + 3.0 / 2048.0), 0x3c02);
-    assert_eq!(pack::f16_from_f32(1e9), 0x7bff);
+    assert_eq!(f16::f16_from_f32(1.0 + 1.0 / 2048.0), 0x3c00);
+    assert_eq!(f16::f16_from_f32(1.0 + 3.0 / 2048.0), 0x3c02);
+    assert_eq!(f16::f16_from_f32(1e9), 0x7bff);
+}
+
+#[test]
+fn every_number_of_16_bits_has_its_value() {
+    let all: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
+    // By the formats' definitions: a sign, 5 or 8 bits of exponent, the rest a fraction.
+    let value = |bits: u16, fraction_bits: i32, bias: i32| {
+        let highest = (1_i32 << (15 - fraction_bits)) - 1;
+        let exponent = i32::from(bits & 0x7fff) >> fraction_bits;
+        let fraction =
+            f64::from(i32::from(bits) & ((1 << fraction_bits) - 1)) / f64::from(1 << fraction_bits);
+        let magnitude = match exponent {
+            0 => fraction * 2_f64.powi(1 - bias),
+            _ if exponent < highest => (1.0 + fraction) * 2_f64.powi(exponent - bias),
+            _ if fraction == 0.0 => f64::INFINITY,
+            _ => f64::NAN,
+        };
+        magnitude.copysign(if bits < 0x8000 { 1.0 } else { -1.0 })
+    };
+    for (got, fraction_bits, bias) in [(f16_to_f32(&all), 10, 15), (bf16_to_f32(&all), 7, 127)] {
+        assert_eq!(got.len(), all.len());
+        for (bits, got) in (0..=u16::MAX).zip(got) {
+            let expected = value(bits, fraction_bits, bias);
+            let same = got.to_bits() == (expected as f32).to_bits() || got.is_nan() && expected.is_nan();
+            assert!(same, "{bits:#x}: {got}, expected {expected}");
+        }
+    }
 }
 
 /// The largest distance of `f` from `exact` in units in the last place of the exact value, on a fine grid.

@@ -5,12 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{CpuStorage, quantized::GgmlDType};
-use half::{bf16, f16};
 
 use super::reader::{Entry, Storage};
 use crate::{
     error::{Error, Result},
-    kernels::{PackedMatrix, PackedMatrixBuilder, Packing, bytes},
+    kernels::{PackedMatrix, PackedMatrixBuilder, Packing, bf16_to_f32, bytes, f16_to_f32},
     layers::{LayerNorm, Linear, Matrix},
 };
 
@@ -576,7 +575,7 @@ impl Target {
                     Error::NotFinite {
                         name: self.file_name.clone(),
                         index: *done * BLOCK,
-                        value: f16::from_bits(scale).to_f32(),
+                        value: f16_to_f32(&[scale.to_le_bytes()])[0],
                     }
                 })?;
                 *done += 1;
@@ -586,12 +585,8 @@ impl Target {
         }
         let decoded = match &self.storage {
             Storage::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Storage::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()
-            }
-            Storage::BF16 => {
-                bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()
-            }
+            Storage::F16 => f16_to_f32(bytes.as_chunks::<2>().0),
+            Storage::BF16 => bf16_to_f32(bytes.as_chunks::<2>().0),
             Storage::Blocks(dtype) => {
                 // candle wants the bytes aligned as its blocks are: a vector of its own is.
                 let aligned = bytes.to_vec();

@@ -24,8 +24,9 @@ mod dot;
 mod lanes;
 
 use super::Around;
+use super::f16::{F16_BIAS, F16_PLACES};
 use super::lanes::{Lanes, twins};
-use super::matrix::{BLOCK, F16_BIAS, F16_PLACES, PANEL, PackedMatrix, Packing, TileQ4};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use dot::*;
@@ -321,7 +322,7 @@ fn touch(scales: &[[u16; PANEL]]) {
     black_box(all);
 }
 
-/// Four f16 that are finite: see [`f32_from_f16`](super::matrix::f32_from_f16).
+/// Four f16 that are finite: see [`f32_from_f16`](super::f16::f32_from_f16).
 #[inline(always)]
 fn f16x4(bits: &[u16; 4], [places, bias]: [v128; 2]) -> v128 {
     // SAFETY: 8 bytes; loads need no alignment.
