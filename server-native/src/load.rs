@@ -287,8 +287,7 @@ fn fill(bytes: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 fn read_tokenizer(folder: &Folder, names: &[String]) -> Result<Option<Tokenizer>> {
-    let Some(files) = tokenizer_files(names) else { return Ok(None) };
-    let wanted = files.names();
+    let Some(wanted) = tokenizer_files(names) else { return Ok(None) };
     let read = |name| wanted.contains(&name).then_some(name).map(|name| folder.read(name)).transpose();
     let (json, vocab, merges) = (read("tokenizer.json")?, read("vocab.json")?, read("merges.txt")?);
     let (words, config) = (read("vocab.txt")?, read("tokenizer_config.json")?);

@@ -227,7 +227,7 @@ impl Fetch<'_> {
                     let reason = "expected `tokenizer.json`, `vocab.json` with `merges.txt`, or `vocab.txt`";
                     self.files_error(Error::Format { file: "tokenizer".into(), reason: reason.into() })
                 })?;
-                (found.names().iter().map(ToString::to_string).collect(), None)
+                (found.into_iter().map(Into::into).collect(), None)
             }
         };
         let snapshot = self.folder.join("snapshots").join(&listing.commit);

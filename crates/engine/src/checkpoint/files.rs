@@ -11,48 +11,10 @@ pub struct ModelFiles {
     pub config: Option<String>,
     /// `generation_config.json`: defaults for decoding.
     pub generation_config: Option<String>,
-    /// What the tokenizer is read from, if anything is there.
-    pub tokenizer: Option<TokenizerFiles>,
+    /// What the tokenizer is read from, if anything is there: see [`tokenizer_files`].
+    pub tokenizer: Option<Vec<&'static str>>,
     /// The weights.
     pub weights: WeightFiles,
-}
-
-/// The tokenizer's files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenizerFiles {
-    /// Those of its vocabulary.
-    pub form: TokenizerForm,
-    /// Whether `tokenizer_config.json` exists, which says what ends a text, and whether WordPiece lower-cases.
-    pub config: bool,
-}
-
-/// The files that a vocabulary may come in, best form first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenizerForm {
-    /// `tokenizer.json`.
-    Json,
-    /// `vocab.json` and `merges.txt`: byte-level BPE.
-    Bpe,
-    /// `vocab.txt`: WordPiece.
-    WordPiece,
-}
-
-/// What goes with every form of a vocabulary.
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-
-impl TokenizerFiles {
-    /// The names of the files.
-    #[must_use]
-    pub fn names(&self) -> &'static [&'static str] {
-        match (self.form, self.config) {
-            (TokenizerForm::Json, false) => &["tokenizer.json"],
-            (TokenizerForm::Json, true) => &["tokenizer.json", TOKENIZER_CONFIG],
-            (TokenizerForm::Bpe, false) => &["vocab.json", "merges.txt"],
-            (TokenizerForm::Bpe, true) => &["vocab.json", "merges.txt", TOKENIZER_CONFIG],
-            (TokenizerForm::WordPiece, false) => &["vocab.txt"],
-            (TokenizerForm::WordPiece, true) => &["vocab.txt", TOKENIZER_CONFIG],
-        }
-    }
 }
 
 impl ModelFiles {
@@ -61,7 +23,7 @@ impl ModelFiles {
     pub fn small(&self) -> Vec<&str> {
         let configs = [self.config.as_deref(), self.generation_config.as_deref()];
         let mut names: Vec<&str> = configs.into_iter().flatten().collect();
-        names.extend(self.tokenizer.as_ref().map_or(&[] as &[&str], |tokenizer| tokenizer.names()));
+        names.extend(self.tokenizer.iter().flatten());
         names
     }
 }
@@ -75,17 +37,21 @@ pub enum WeightFiles {
     Sharded(String),
 }
 
-/// The tokenizer's files among `names`.
+/// The tokenizer's files among `names`: its vocabulary in the best form that is there, and `tokenizer_config.json`, which
+/// says what ends a text, and whether WordPiece lower-cases.
 #[must_use]
-pub fn tokenizer_files(names: &[String]) -> Option<TokenizerFiles> {
+pub fn tokenizer_files(names: &[String]) -> Option<Vec<&'static str>> {
     let has = |name: &str| names.iter().any(|other| other == name);
-    let form = match () {
-        () if has("tokenizer.json") => TokenizerForm::Json,
-        () if has("vocab.json") && has("merges.txt") => TokenizerForm::Bpe,
-        () if has("vocab.txt") => TokenizerForm::WordPiece,
+    let mut files = match () {
+        () if has("tokenizer.json") => vec!["tokenizer.json"],
+        // Byte-level BPE.
+        () if has("vocab.json") && has("merges.txt") => vec!["vocab.json", "merges.txt"],
+        // WordPiece.
+        () if has("vocab.txt") => vec!["vocab.txt"],
         () => return None,
     };
-    Some(TokenizerFiles { form, config: has(TOKENIZER_CONFIG) })
+    files.extend(Some("tokenizer_config.json").filter(|name| has(name)));
+    Some(files)
 }
 
 /// Picks a model's files among `names`: safetensors before a sharded form before a single GGUF file.
@@ -165,7 +131,7 @@ mod tests {
         let found =
             files(&["a.gguf", "model.safetensors", "config.json", "vocab.txt", "tokenizer.json"]).unwrap();
         assert_eq!(found.weights, WeightFiles::One("model.safetensors".into()));
-        assert_eq!(found.tokenizer, Some(TokenizerFiles { form: TokenizerForm::Json, config: false }));
+        assert_eq!(found.tokenizer, Some(vec!["tokenizer.json"]));
         assert_eq!(files(&["a.gguf"]).unwrap().config, None);
     }
 

@@ -1,7 +1,7 @@
 //! What loading a model would take, without loading it.
 
 use inkling_engine::checkpoint::{
-    files::{WeightFiles, model_files, shards},
+    files::{WeightFiles, shards},
     memory_bytes,
 };
 use serde::Serialize;
@@ -66,8 +66,7 @@ async fn description(source: &JsValue, options: &Options) -> Result<Description>
         });
     }
     let source = origin.resolve(&options.base, signal).await?;
-    let names: Vec<String> = source.files.iter().map(|file| file.name.clone()).collect();
-    let files = model_files(&names)?;
+    let files = source.model_files()?;
     let load =
         Load { source, kept: None, store: None, asked: Default::default(), options, signal, report: &|_| () };
     let mut keeping = Keeping::new(None);

@@ -15,7 +15,7 @@ mod weights;
 use inkling_engine::{
     checkpoint::{
         Loader,
-        files::{ModelFiles, TokenizerFiles, WeightFiles, model_files, shards},
+        files::{ModelFiles, WeightFiles, shards},
         hexadecimal, memory_bytes,
         packed::Head,
     },
@@ -141,11 +141,10 @@ impl Load<'_> {
     }
 
     async fn run_and_keep(&self, keeping: &mut Keeping<'_>) -> Result<NodeModel> {
-        let names: Vec<String> = self.source.files.iter().map(|file| file.name.clone()).collect();
-        let files = model_files(&names)?;
+        let files = self.source.model_files()?;
         self.ask_ahead(&files)?;
         // Before the weights, which then take the memory that parsing leaves free.
-        let tokenizer = self.tokenizer(files.tokenizer.as_ref(), keeping).await?;
+        let tokenizer = self.tokenizer(files.tokenizer.as_deref(), keeping).await?;
         let config = self.small_if(files.config.as_deref(), keeping).await?;
         let generation_config = self.small_if(files.generation_config.as_deref(), keeping).await?;
         let mut hashes = Hashes { file: None, model: Sha256::new() };
@@ -256,11 +255,10 @@ impl Load<'_> {
 
     async fn tokenizer(
         &self,
-        files: Option<&TokenizerFiles>,
+        wanted: Option<&[&str]>,
         keeping: &mut Keeping<'_>,
     ) -> Result<Option<Tokenizer>> {
-        let Some(files) = files else { return Ok(None) };
-        let wanted = files.names();
+        let Some(wanted) = wanted else { return Ok(None) };
         let mut read = async |name| self.small_if(wanted.contains(&name).then_some(name), keeping).await;
         let (json, vocab, merges) =
             (read("tokenizer.json").await?, read("vocab.json").await?, read("merges.txt").await?);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use inkling_engine::checkpoint::files::{ModelFiles, model_files};
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,6 +28,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Which of the files make the model.
+    pub(super) fn model_files(&self) -> Result<ModelFiles> {
+        let names: Vec<String> = self.files.iter().map(|file| file.name.clone()).collect();
+        Ok(model_files(&names)?)
+    }
+
     /// What the index of a kept model says of its source: enough to tell another version of it.
     pub(crate) fn describe(&self) -> Value {
         let file = |file: &SourceFile| {
