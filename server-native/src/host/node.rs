@@ -1,0 +1,296 @@
+//! A node: a thread that loads its model and does the jobs of its queue.
+
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use inkling_engine::{
+    graph::{NodeModel, node::LoadedTask},
+    kernels::Pool,
+    protocol::{Event, FailureKind, Job, Parameters, TextId},
+};
+use tokio::sync::watch;
+
+use super::{NodeState, run::RunState};
+use crate::{models::Progress, pool::SharedPool};
+
+/// A loaded model that does jobs: [`NodeModel`], or a stand-in for it.
+pub trait Worker {
+    /// Does a job, as [`NodeModel::run`] does.
+    fn run(
+        &self,
+        job: &Job,
+        pool: &dyn Pool,
+        stop: &dyn Fn() -> Option<FailureKind>,
+        emit: &mut dyn FnMut(Event),
+    );
+
+    /// Which model it is; nothing for a stand-in.
+    fn about(&self) -> Option<About> {
+        None
+    }
+}
+
+/// A loaded model, as a graph's description tells of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    /// What it is called where it came from.
+    pub name: String,
+    /// Hash of its config and weights, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Bytes of its config and weights as they lie in their files.
+    pub size_bytes: Option<u64>,
+    /// Its own decoding parameters, which lie under the node's.
+    pub defaults: Parameters,
+}
+
+impl Worker for NodeModel {
+    fn run(
+        &self,
+        job: &Job,
+        pool: &dyn Pool,
+        stop: &dyn Fn() -> Option<FailureKind>,
+        emit: &mut dyn FnMut(Event),
+    ) {
+        NodeModel::run(self, job, pool, stop, emit);
+    }
+
+    fn about(&self) -> Option<About> {
+        let defaults = match &self.task {
+            LoadedTask::Generate(generator) => generator.defaults().clone(),
+            LoadedTask::Classify(_) => Parameters::default(),
+        };
+        Some(About { name: self.name.clone(), sha256: self.sha256.clone(), size_bytes: None, defaults })
+    }
+}
+
+/// Loads a node's model; called on the node's thread, and again after a panic.
+pub type Load = Box<dyn FnMut(&mut Progress<'_>) -> Result<Box<dyn Worker>> + Send>;
+
+/// A node as its host sees it.
+pub(super) struct Node {
+    pub(super) name: String,
+    queue: mpsc::Sender<Assignment>,
+    state: watch::Receiver<NodeState>,
+    model: Arc<Mutex<Option<About>>>,
+    tokens: Arc<AtomicU64>,
+}
+
+impl Node {
+    /// Starts a node's thread, which begins with loading its model.
+    pub(super) fn start(name: String, load: Load, pool: &Arc<SharedPool>) -> Result<Node> {
+        let (queue, jobs) = mpsc::channel();
+        let (state, watched) = watch::channel(loading());
+        let tokens = Arc::new(AtomicU64::new(0));
+        let model = Arc::new(Mutex::new(None));
+        let mut thread = NodeThread {
+            name: name.clone(),
+            load,
+            jobs,
+            state,
+            model: Arc::clone(&model),
+            pool: Arc::clone(pool),
+            tokens: Arc::clone(&tokens),
+        };
+        thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || thread.work())
+            .with_context(|| format!("cannot start a thread for node `{name}`"))?;
+        Ok(Node { name, queue, state: watched, model, tokens })
+    }
+
+    /// How it is now.
+    pub(super) fn state(&self) -> watch::Ref<'_, NodeState> {
+        self.state.borrow()
+    }
+
+    /// Tells of changes of its state.
+    pub(super) fn watch(&self) -> watch::Receiver<NodeState> {
+        self.state.clone()
+    }
+
+    /// Its model; nothing before it was loaded.
+    pub(super) fn about(&self) -> Option<About> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New tokens since the host began.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Puts a job into the queue; answers with its failures where the node takes none.
+    pub(super) fn hand_out(&self, job: Job, run: &Arc<RunState>) -> Vec<Event> {
+        let reason = match &*self.state() {
+            NodeState::Ready => None,
+            NodeState::Loading { .. } => Some("its model is loading".to_string()),
+            NodeState::Failed(reason) => Some(reason.clone()),
+        };
+        match reason {
+            Some(reason) => OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, &reason),
+            None => match self.queue.send(Assignment { job, run: Arc::clone(run) }) {
+                Ok(()) => Vec::new(),
+                Err(mpsc::SendError(Assignment { job, .. })) => {
+                    OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, "its thread is gone")
+                }
+            },
+        }
+    }
+}
+
+/// A job in a node's queue, and the run that it belongs to.
+struct Assignment {
+    job: Job,
+    run: Arc<RunState>,
+}
+
+/// The texts that a job has yet to write, or to score.
+struct OpenTexts(BTreeSet<Option<TextId>>);
+
+impl OpenTexts {
+    fn of(job: &Job) -> OpenTexts {
+        OpenTexts(job.texts().into_iter().collect())
+    }
+
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Done { node, sequence, .. } => {
+                self.0.remove(&Some(TextId { node: node.clone(), sequence: *sequence }));
+            }
+            Event::Score { source, .. } => {
+                self.0.remove(source);
+            }
+            Event::Failed { text, .. } => {
+                self.0.remove(text);
+            }
+            Event::Started { .. } | Event::Progress { .. } | Event::Token { .. } => {}
+        }
+    }
+
+    /// Failures of all of them.
+    fn fail(self, job: &Job, kind: FailureKind, error: &str) -> Vec<Event> {
+        let failed = |text| Event::Failed { node: job.node.clone(), text, kind, error: error.into() };
+        self.0.into_iter().map(failed).collect()
+    }
+}
+
+struct NodeThread {
+    name: String,
+    load: Load,
+    jobs: mpsc::Receiver<Assignment>,
+    state: watch::Sender<NodeState>,
+    model: Arc<Mutex<Option<About>>>,
+    pool: Arc<SharedPool>,
+    tokens: Arc<AtomicU64>,
+}
+
+impl NodeThread {
+    /// Loads, works, and begins again after a panic, until the host is gone.
+    fn work(&mut self) {
+        let mut pause = Duration::from_secs(1);
+        let mut loaded_before = false;
+        loop {
+            match self.load_model() {
+                Ok(worker) => {
+                    loaded_before = true;
+                    pause = Duration::from_secs(1);
+                    *self.model.lock().unwrap_or_else(PoisonError::into_inner) = worker.about();
+                    self.state.send_replace(NodeState::Ready);
+                    match self.take_jobs(&*worker) {
+                        Ended::HostGone => return,
+                        Ended::Panicked => {}
+                    }
+                }
+                Err(reason) => {
+                    self.state.send_replace(NodeState::Failed(reason));
+                    if !loaded_before || !self.refuse_jobs_for(pause) {
+                        return;
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(30));
+                }
+            }
+        }
+    }
+
+    fn load_model(&mut self) -> Result<Box<dyn Worker>, String> {
+        let state = &self.state;
+        let mut progress = |file: &str, bytes, total_bytes| {
+            state.send_replace(NodeState::Loading { file: file.into(), bytes, total_bytes });
+        };
+        match catch_unwind(AssertUnwindSafe(|| (self.load)(&mut progress))) {
+            Ok(loaded) => loaded.map_err(|error| format!("{error:#}")),
+            Err(panic) => Err(format!("node `{}`: loading broke: {}", self.name, message(&*panic))),
+        }
+    }
+
+    fn take_jobs(&self, worker: &dyn Worker) -> Ended {
+        while let Ok(Assignment { job, run }) = self.jobs.recv() {
+            let busy = self.pool.enter();
+            let mut open = OpenTexts::of(&job);
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                worker.run(&job, &*self.pool, &|| run.stop_reason(), &mut |event| {
+                    if matches!(event, Event::Token { .. }) {
+                        self.tokens.fetch_add(1, Ordering::Relaxed);
+                    }
+                    open.see(&event);
+                    run.accept(event);
+                });
+            }));
+            drop(busy);
+            if let Err(panic) = done {
+                // First the state, so that what the failures set free finds the node as it is.
+                self.state.send_replace(loading());
+                let reason = format!("the node broke: {}", message(&*panic));
+                open.fail(&job, FailureKind::Internal, &reason)
+                    .into_iter()
+                    .for_each(|event| run.accept(event));
+                while let Ok(waiting) = self.jobs.try_recv() {
+                    refuse(&waiting);
+                }
+                return Ended::Panicked;
+            }
+        }
+        Ended::HostGone
+    }
+
+    /// Answers jobs that came in spite of the node's state; false if the host is gone.
+    fn refuse_jobs_for(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            match self.jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(waiting) => refuse(&waiting),
+                Err(mpsc::RecvTimeoutError::Timeout) => return true,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+}
+
+enum Ended {
+    HostGone,
+    Panicked,
+}
+
+fn refuse(Assignment { job, run }: &Assignment) {
+    let failures = OpenTexts::of(job).fail(job, FailureKind::Unavailable, "its model is being loaded again");
+    failures.into_iter().for_each(|event| run.accept(event));
+}
+
+fn loading() -> NodeState {
+    NodeState::Loading { file: String::new(), bytes: 0, total_bytes: None }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".into())
+}
