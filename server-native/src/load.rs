@@ -19,10 +19,9 @@ use inkling_engine::{
         files::{ModelFiles, WeightFiles, model_files, shards, tokenizer_files},
         hexadecimal,
     },
-    graph::node::{LoadedTask, NodeModel},
+    graph::node::{Jobs, LoadedTask, NodeModel},
     graph::spec::Task,
     kernels::{self, Pool},
-    protocol::{Event, FailureKind, Job},
     tokenizer::{Files, Tokenizer},
 };
 use sha2::{Digest, Sha256};
@@ -60,14 +59,8 @@ pub struct FromFiles {
 }
 
 impl Worker for FromFiles {
-    fn run(
-        &self,
-        job: &Job,
-        pool: &dyn Pool,
-        stop: &dyn Fn() -> Option<FailureKind>,
-        emit: &mut dyn FnMut(Event),
-    ) {
-        self.model.run(job, pool, stop, emit);
+    fn work(&self, jobs: &dyn Jobs, pool: &dyn Pool) {
+        self.model.work(jobs, pool);
     }
 
     fn about(&self) -> Option<About> {

@@ -19,7 +19,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use inkling_engine::{
-    graph::Graph,
+    graph::{Graph, node::Jobs},
     kernels::Pool,
     protocol::{Classification, Event, FailureKind, FinishReason, Job, Token, Work},
 };
@@ -578,14 +578,10 @@ struct Scripted {
 type Play = Arc<dyn Fn(&Job, &dyn Fn() -> Option<FailureKind>, &mut dyn FnMut(Event)) + Send + Sync>;
 
 impl Worker for Scripted {
-    fn run(
-        &self,
-        job: &Job,
-        _pool: &dyn Pool,
-        stop: &dyn Fn() -> Option<FailureKind>,
-        emit: &mut dyn FnMut(Event),
-    ) {
-        (self.play)(job, stop, emit);
+    fn work(&self, jobs: &dyn Jobs, _pool: &dyn Pool) {
+        while let Some((name, job)) = jobs.next(0) {
+            (self.play)(&job, &|| jobs.stop(name), &mut |event| jobs.emit(name, event));
+        }
     }
 }
 
@@ -620,14 +616,100 @@ fn play_well(job: &Job, emit: &mut dyn FnMut(Event)) {
 
 /// A server whose nodes do `play`; loading costs `loading` each time.
 fn scripted(limits: Limits, loading: Duration, play: Play) -> Server {
+    with_workers(limits, loading, move || Scripted { play: Arc::clone(&play) })
+}
+
+/// A server whose nodes load these workers, at that cost each time.
+fn with_workers<W: Worker + 'static>(
+    limits: Limits,
+    loading: Duration,
+    worker: impl Fn() -> W + Clone + Send + 'static,
+) -> Server {
     Server::start(Graph::default(), limits, |_| {
-        let play = Arc::clone(&play);
+        let worker = worker.clone();
         let load: Load = Box::new(move |_| {
             thread::sleep(loading);
-            Ok(Box::new(Scripted { play: Arc::clone(&play) }) as Box<dyn Worker>)
+            Ok(Box::new(worker()) as Box<dyn Worker>)
         });
         load
     })
+}
+
+/// A node that begins with two jobs before it does any.
+#[derive(Clone)]
+struct InPairs {
+    breaks: Arc<AtomicBool>,
+}
+
+impl Worker for InPairs {
+    fn work(&self, jobs: &dyn Jobs, _pool: &dyn Pool) {
+        while let Some(first) = jobs.next(0) {
+            let began = Instant::now();
+            let second = loop {
+                match jobs.next(1) {
+                    Some(second) => break second,
+                    None => assert!(began.elapsed() < Duration::from_secs(20), "no second job came"),
+                }
+                thread::sleep(Duration::from_millis(2));
+            };
+            if self.breaks.swap(false, Ordering::Relaxed) {
+                panic!("a cosmic ray");
+            }
+            assert!(jobs.next(2).is_none(), "the batch is full");
+            for (name, job) in [second, first] {
+                assert_eq!(jobs.stop(name), None);
+                play_well(&job, &mut |event| jobs.emit(name, event));
+            }
+        }
+    }
+}
+
+/// Posts from so many threads; what came.
+fn post_at_once(server: &Server, path: &str, bodies: &[Value]) -> Vec<Reply> {
+    thread::scope(|scope| {
+        let posts: Vec<_> = bodies.iter().map(|body| scope.spawn(|| server.post_json(path, body))).collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn jobs_of_several_requests_run_side_by_side_as_many_as_allowed() {
+    let limits = Limits { max_batch_size: 2, ..LIMITS };
+    let worker = InPairs { breaks: Arc::default() };
+    let server = with_workers(limits, Duration::ZERO, move || worker.clone());
+    server.wait_until_ready();
+    let sentences: Vec<Value> = (0..6).map(|i| json!({"sentence": i.to_string()})).collect();
+    for (reply, i) in post_at_once(&server, "/gpt2/generate", &sentences).iter().zip(0..) {
+        assert_eq!(rows(reply), [json!({"generated_text": format!("{i} x")})]);
+    }
+}
+
+#[test]
+fn a_panic_fails_the_jobs_that_ran_together_and_the_next_are_done() {
+    let worker = InPairs { breaks: Arc::new(AtomicBool::new(true)) };
+    let server = with_workers(LIMITS, Duration::from_millis(100), move || worker.clone());
+    server.wait_until_ready();
+    let asks = [json!({"sentence": "a"}), json!({"sentence": "b"})];
+    for reply in post_at_once(&server, "/gpt2/generate", &asks) {
+        check_problem(&reply, 500, "gpt2: the node broke: a cosmic ray");
+    }
+    server.wait_until_ready();
+    for reply in post_at_once(&server, "/gpt2/generate", &asks) {
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+}
+
+#[test]
+fn requests_at_the_same_time_get_what_each_gets_alone() {
+    let asks: Vec<Value> = (0..12)
+        .map(|i| {
+            let prompt = "Nobody knew why the old house stood empty. ".repeat(i % 3 + 1);
+            json!({"sentence": prompt, "seed": i, "max_new_tokens": 5 + 3 * i, "num_return_sequences": i % 4 + 1})
+        })
+        .collect();
+    let alone: Vec<_> = asks.iter().map(|ask| rows(&shared().post_json("/generate_score", ask))).collect();
+    let together = post_at_once(shared(), "/generate_score", &asks);
+    assert_eq!(together.iter().map(rows).collect::<Vec<_>>(), alone);
 }
 
 /// Tokens for as long as nobody says stop.

@@ -27,7 +27,7 @@ pub enum Activation {
 }
 
 /// A text as the classifier sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// Its ids, with the special ones around it.
     pub ids: Vec<u32>,

@@ -6,7 +6,7 @@
 use crate::{
     error::{Error, Result},
     kernels::Pool,
-    logits::Row,
+    logits::{Logits, Row},
     model::gpt2::{Cache, Gpt2},
     protocol::{Alternative, FinishReason, Parameters, Settings, Token},
     sampler::Sampler,
@@ -115,6 +115,37 @@ impl Generator {
     }
 }
 
+impl Generator {
+    /// [`Decoding::step`] for several decodings of this generator, with one run of the model for all of them: an answer
+    /// each. Their prompts share the tokens that a step reads; the later ones wait.
+    ///
+    /// # Errors
+    /// Those of the model; a decoding's own, of the sampler, are its answer.
+    pub fn step(
+        &self,
+        decodings: &mut [&mut Decoding<'_>],
+        pool: &dyn Pool,
+    ) -> Result<Vec<Result<Option<Vec<Produced>>>>> {
+        let (mut batch, mut read) = (Vec::new(), Vec::with_capacity(decodings.len()));
+        let mut room = PREFILL;
+        for decoding in decodings.iter_mut() {
+            read.push(decoding.give(room, &mut batch));
+            room -= read.last().expect("just added");
+        }
+        let mut logits = self.run(&mut batch, pool)?;
+        let mut rows = logits.rows_mut();
+        Ok(decodings.iter_mut().zip(read).map(|(decoding, read)| decoding.take(read, &mut rows)).collect())
+    }
+
+    /// The logits of a batch, which may be empty.
+    fn run(&self, batch: &mut [(&[u32], &mut Cache)], pool: &dyn Pool) -> Result<Logits> {
+        match batch.is_empty() {
+            true => Ok(Logits::new(Vec::new(), 0)),
+            false => self.model.forward(batch, pool),
+        }
+    }
+}
+
 /// A generation on its way on the CPU.
 #[derive(Debug)]
 pub struct Decoding<'m> {
@@ -141,44 +172,68 @@ impl Decoding<'_> {
     /// # Errors
     /// Those of the model and the sampler.
     pub fn step(&mut self, pool: &dyn Pool) -> Result<Option<Vec<Produced>>> {
-        let Generator { model, tokenizer, .. } = self.generator;
-        match self.generation.next() {
-            Step::Over => Ok(None),
-            Step::Prefill { ids, is_last } => {
-                if self.caches.is_empty() {
-                    self.caches.push(Cache::new(model.config(), self.generation.positions()));
+        let (generator, mut batch) = (self.generator, Vec::new());
+        let read = self.give(PREFILL, &mut batch);
+        let mut logits = generator.run(&mut batch, pool)?;
+        self.take(read, &mut logits.rows_mut())
+    }
+
+    /// Adds to `batch` what the model shall run, no more than `room` ids of the prompt, and says how many these are.
+    fn give<'b>(&'b mut self, room: usize, batch: &mut Vec<(&'b [u32], &'b mut Cache)>) -> usize {
+        let Decoding { generator, generation, caches } = self;
+        match generation.next(room) {
+            Step::Over => 0,
+            Step::Prefill { ids, .. } => {
+                if caches.is_empty() {
+                    caches.push(Cache::new(generator.model.config(), generation.positions()));
                 }
-                let mut logits = model.forward(&mut [(ids, &mut self.caches[0])], pool)?;
-                self.generation.prefilled += ids.len();
-                if !is_last {
-                    return Ok(Some(Vec::new()));
+                if !ids.is_empty() {
+                    batch.push((ids, &mut caches[0]));
                 }
-                let count = self.generation.sequences.len();
-                // The first sequence takes the cache itself, with the room that it has; the others take copies.
-                self.caches.extend((1..count).map(|_| self.caches[0].clone()).collect::<Vec<_>>());
-                let mut row = logits.rows_mut().next().expect("a piece of a prompt has logits");
-                (0..count)
-                    .map(|sequence| self.generation.accept(sequence, &mut row, tokenizer.as_ref()))
-                    .collect::<Result<_>>()
-                    .map(Some)
+                ids.len()
             }
-            Step::Decode(next) => {
-                let mut batch: Vec<(&[u32], &mut Cache)> = Vec::with_capacity(next.len());
-                let mut caches = self.caches.iter_mut().enumerate();
-                for (sequence, id) in &next {
-                    let cache = caches.find(|(at, _)| at == sequence).expect("sequences are in order").1;
-                    batch.push((std::slice::from_ref(id), cache));
-                }
-                let mut logits = model.forward(&mut batch, pool)?;
-                next.iter()
-                    .zip(logits.rows_mut())
-                    .map(|((sequence, _), mut row)| {
-                        self.generation.accept(*sequence, &mut row, tokenizer.as_ref())
-                    })
-                    .collect::<Result<_>>()
-                    .map(Some)
+            Step::Decode => {
+                let all = generation.sequences.iter().zip(caches);
+                batch.extend(
+                    all.filter(|(sequence, _)| sequence.is_running())
+                        .map(|(sequence, cache)| (sequence.last_id(), cache)),
+                );
+                0
             }
         }
+    }
+
+    /// Takes the logits that a run of the model gave for it, which read so many ids of its prompt.
+    fn take<'l>(
+        &mut self,
+        read: usize,
+        logits: &mut impl Iterator<Item = Row<'l>>,
+    ) -> Result<Option<Vec<Produced>>> {
+        let Decoding { generator, generation, caches } = self;
+        let running = match generation.next(0) {
+            Step::Over => return Ok(None),
+            Step::Decode => {
+                let all = generation.sequences.iter().enumerate();
+                all.filter(|(_, sequence)| sequence.is_running()).map(|(index, _)| index).collect()
+            }
+            Step::Prefill { .. } if read == 0 => Vec::new(),
+            Step::Prefill { .. } => {
+                let mut row = logits.next().expect("a piece of a prompt has logits");
+                generation.prefilled += read;
+                if generation.prefilled < generation.prompt.len() {
+                    return Ok(Some(Vec::new()));
+                }
+                let count = generation.sequences.len();
+                // The first sequence takes the cache itself, with the room that it has; the others take copies.
+                caches.extend((1..count).map(|_| caches[0].clone()).collect::<Vec<_>>());
+                let accept = |index| generation.accept(index, &mut row, generator.tokenizer.as_ref());
+                return (0..count).map(accept).collect::<Result<_>>().map(Some);
+            }
+        };
+        // All of them, whatever becomes of the first: the next rows are another decoding's.
+        let rows: Vec<_> = logits.take(running.len()).collect();
+        let accept = |(index, mut row)| generation.accept(index, &mut row, generator.tokenizer.as_ref());
+        running.into_iter().zip(rows).map(accept).collect::<Result<_>>().map(Some)
     }
 }
 
@@ -217,13 +272,13 @@ pub struct Sequence {
 pub enum Step<'a> {
     /// Run a piece of the prompt; the logits after its last piece serve every sequence.
     Prefill {
-        /// The piece's ids.
+        /// The piece's ids; none where none may be read now.
         ids: &'a [u32],
         /// Whether it is the last one, whose logits are wanted.
         is_last: bool,
     },
-    /// Run one id for each of these sequences.
-    Decode(Vec<(usize, u32)>),
+    /// Run [`Sequence::last_id`] of each that [`Sequence::is_running`].
+    Decode,
     /// All sequences have ended.
     Over,
 }
@@ -256,6 +311,18 @@ impl Sequence {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Its last id, of the prompt at first: what the model runs next.
+    #[must_use]
+    pub fn last_id(&self) -> &[u32] {
+        &self.ids[self.ids.len() - 1..]
+    }
+
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.finish_reason.is_none()
     }
 
     /// Why it ended, once it has.
@@ -348,21 +415,17 @@ impl Generation {
         self.limit
     }
 
-    /// Which ids to run now.
+    /// Which ids to run now; of a prompt no more than `most`.
     #[must_use]
-    pub fn next(&self) -> Step<'_> {
+    pub fn next(&self, most: usize) -> Step<'_> {
         if self.sequences.iter().all(|sequence| sequence.new_ids().is_empty()) {
-            let end = self.prompt.len().min(self.prefilled + PREFILL);
+            let end = self.prompt.len().min(self.prefilled + most);
             return Step::Prefill {
                 ids: &self.prompt[self.prefilled..end],
                 is_last: end == self.prompt.len(),
             };
         }
-        let last = |sequence: &Sequence| *sequence.ids.last().expect("a sequence begins with its prompt");
-        let running =
-            self.sequences.iter().enumerate().filter(|(_, sequence)| sequence.finish_reason.is_none());
-        let next: Vec<_> = running.map(|(index, sequence)| (index, last(sequence))).collect();
-        if next.is_empty() { Step::Over } else { Step::Decode(next) }
+        if self.sequences.iter().any(Sequence::is_running) { Step::Decode } else { Step::Over }
     }
 
     /// Takes the logits (`vocab_size`) that follow the last id of the sequence at `index`, and draws its next token.
@@ -414,7 +477,7 @@ impl Generation {
     /// Ends the sequences that are still running; their held text is certain now. Answers with what was held back,
     /// a sequence and its text each.
     pub fn stop(&mut self) -> Vec<(usize, String)> {
-        let running = self.sequences.iter_mut().filter(|sequence| sequence.finish_reason.is_none());
+        let running = self.sequences.iter_mut().filter(|sequence| sequence.is_running());
         running
             .map(|sequence| {
                 sequence.finish_reason = Some(FinishReason::Stopped);
@@ -428,7 +491,6 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logits::Logits;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -450,20 +512,21 @@ mod tests {
     #[test]
     fn the_loop_asks_for_the_prompt_then_for_one_token_a_step() {
         let mut loop_ = generation(2, 10, greedy(2)).unwrap();
-        assert!(matches!(loop_.next(), Step::Prefill { ids: [1, 1], is_last: true }));
+        assert!(matches!(loop_.next(PREFILL), Step::Prefill { ids: [1, 1], is_last: true }));
         assert_eq!(accept(&mut loop_, 0, 3), None);
-        assert!(matches!(&loop_.next(), Step::Decode(next) if *next == [(0, 3)]));
+        assert!(matches!(loop_.next(PREFILL), Step::Decode));
+        assert_eq!(loop_.sequences()[0].last_id(), [3]);
         assert_eq!(accept(&mut loop_, 0, 2), Some(FinishReason::Length));
-        assert!(matches!(loop_.next(), Step::Over));
+        assert!(matches!(loop_.next(PREFILL), Step::Over));
         assert_eq!(loop_.sequences()[0].new_ids(), [3, 2]);
     }
 
     #[test]
     fn a_long_prompt_is_read_in_pieces_of_which_only_the_last_gives_a_token() {
         let mut loop_ = generation(PREFILL + 1, 100, greedy(2)).unwrap();
-        assert!(matches!(loop_.next(), Step::Prefill { ids, is_last: false } if ids.len() == PREFILL));
+        assert!(matches!(loop_.next(PREFILL), Step::Prefill { ids, is_last: false } if ids.len() == PREFILL));
         loop_.prefilled += PREFILL;
-        assert!(matches!(loop_.next(), Step::Prefill { ids: [1], is_last: true }));
+        assert!(matches!(loop_.next(PREFILL), Step::Prefill { ids: [1], is_last: true }));
     }
 
     #[test]
@@ -472,7 +535,9 @@ mod tests {
         let mut loop_ = generation(1, 10, parameters).unwrap();
         assert_eq!(accept(&mut loop_, 0, 0), Some(FinishReason::EndOfText));
         assert_eq!(accept(&mut loop_, 1, 2), None);
-        assert!(matches!(&loop_.next(), Step::Decode(next) if *next == [(1, 2)]));
+        assert!(matches!(loop_.next(PREFILL), Step::Decode));
+        assert_eq!(loop_.sequences().iter().map(Sequence::is_running).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(loop_.sequences()[1].last_id(), [2]);
     }
 
     #[test]

@@ -145,10 +145,11 @@ fn demo_answer(seed: u64) -> Answer {
     let (mut run, mut jobs) = Run::start(graph, &request).unwrap();
     while let Some(job) = jobs.pop() {
         let (_, model) = models.iter().find(|(node, _)| *node == job.node).unwrap();
-        model.run(&job, &SingleThread, &|| None, &mut |event| {
+        let mut running = model.start(job);
+        while running.step(&SingleThread, &mut |event| {
             answer.push(0.0, &event);
             jobs.extend(run.accept(&event));
-        });
+        }) {}
     }
     assert!(run.is_over());
     answer

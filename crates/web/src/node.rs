@@ -193,7 +193,7 @@ impl Inner {
             batch.extend(job.texts().into_iter().map(failed));
             return self.emit(id, &mut batch);
         };
-        let mut running = model.start(&job);
+        let mut running = model.start(job);
         let mut spell_began = host::now();
         loop {
             if let Some((_, Some(kind))) = self.running.get() {

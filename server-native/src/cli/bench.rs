@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     Mistake,
-    host::{Host, Limits, Refused},
+    host::{Host, Limits, MAX_BATCH_SIZE, Refused},
     load::{FromFiles, Origin, load},
     models::{Located, Part, Source, locate},
     pool::{ThreadPool, cores},
@@ -55,9 +55,12 @@ pub(super) struct Arguments {
     /// With --graph: where models come from, as for `run`
     #[arg(long, value_name = "demo|hub|DIR", default_value = "demo", conflicts_with = "model")]
     models: Source,
-    /// With --graph: requests that are on their way at the same time
+    /// With --graph: how many ask at the same time, each --rounds times, one after the other
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "model", value_parser = positive())]
     clients: u32,
+    /// With --graph: texts that a model writes at the same time, as for `serve`
+    #[arg(long, value_name = "N", default_value_t = MAX_BATCH_SIZE, conflicts_with = "model", value_parser = positive())]
+    max_batch_size: u32,
     #[command(flatten)]
     weights: Weights,
     /// Threads for the kernels [default: one for each core]
@@ -386,7 +389,12 @@ fn bench_graph(arguments: &Arguments) -> Result<()> {
     let graph = Graph::default();
     let loader = node_loader(arguments.models.clone(), arguments.weights, &graph)?;
     let clients = arguments.clients as usize;
-    let limits = Limits { timeout: None, max_concurrency: clients, threads: arguments.threads() };
+    let limits = Limits {
+        timeout: None,
+        max_concurrency: clients,
+        max_batch_size: arguments.max_batch_size as usize,
+        threads: arguments.threads(),
+    };
     let began = Instant::now();
     let host = Host::start(graph, limits, loader)?;
     let request = Request {
@@ -414,12 +422,10 @@ fn bench_graph(arguments: &Arguments) -> Result<()> {
             Ok((answer, began.elapsed()))
         };
         let expected = run().await?.0;
-        let (mut times, mut all) = (Vec::new(), Duration::ZERO);
-        for _ in 0..arguments.rounds {
-            let began = Instant::now();
-            let answers = futures_util::future::try_join_all((0..clients).map(|_| run())).await?;
-            all += began.elapsed();
-            for (answer, time) in answers {
+        let client = async || {
+            let mut times = Vec::new();
+            for _ in 0..arguments.rounds {
+                let (answer, time) = run().await?;
                 ensure!(
                     answer.pairs() == expected.pairs(),
                     "the same seed gave other rows: {:?}, then {:?}",
@@ -428,7 +434,11 @@ fn bench_graph(arguments: &Arguments) -> Result<()> {
                 );
                 times.push(time);
             }
-        }
+            Ok(times)
+        };
+        let began = Instant::now();
+        let times = futures_util::future::try_join_all((0..clients).map(|_| client())).await?.concat();
+        let all = began.elapsed();
         let graphs = f64::from(arguments.rounds * arguments.clients);
         arguments.print(&GraphReport {
             common: arguments.common(&format!("graph `{}`", host.graph().name)),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Mistake,
-    host::{Host, Limits, Refused, Running},
+    host::{Host, Limits, MAX_BATCH_SIZE, Refused, Running},
     pool::cores,
 };
 
@@ -56,7 +56,12 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
     let request =
         Request { sentence: sentence(&arguments.text)?, parameters: arguments.decoding.parameters() };
     request.parameters.settings()?;
-    let limits = Limits { timeout: None, max_concurrency: 1, threads: cores() };
+    let limits = Limits {
+        timeout: None,
+        max_concurrency: 1,
+        max_batch_size: MAX_BATCH_SIZE as usize,
+        threads: cores(),
+    };
     let host = Host::start(graph, limits, loader)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {

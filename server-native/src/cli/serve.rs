@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{complain, options::GraphAndModels, print, print_json};
 use crate::{
-    host::{Host, Limits},
+    host::{Host, Limits, MAX_BATCH_SIZE},
     http::{self, Site, page},
     pool::cores,
 };
@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Requests that may run models at the same time; others get a 429
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
     max_concurrency: u32,
+    /// Texts that a model writes at the same time, whoever asked for them; each comes out as it would alone
+    #[arg(long, value_name = "N", default_value_t = MAX_BATCH_SIZE, value_parser = clap::value_parser!(u32).range(1..))]
+    max_batch_size: u32,
     /// Let pages of this origin use the API from a browser, for example https://example.org; may be given several times,
     /// and `*` lets all
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
@@ -77,6 +80,7 @@ pub(super) fn main(arguments: Arguments) -> Result<ExitCode> {
         let limits = Limits {
             timeout: Some(arguments.timeout),
             max_concurrency: arguments.max_concurrency as usize,
+            max_batch_size: arguments.max_batch_size as usize,
             threads: cores(),
         };
         let host = Host::start(graph, limits, loader)?;

@@ -1,11 +1,12 @@
 //! The native host of a graph: a thread a node, a queue before each, and a clock.
 //!
-//! A node's thread loads its model, then takes jobs from its queue, one at a time. What a job says goes to its run,
+//! A node's thread loads its model, then does the jobs of its queue. Those that wait join those that run, whoever asked for
+//! them: a run of the model is for all of them, and a text comes out as it would alone. What a job says goes to its run,
 //! where the engine's state machine answers with the jobs that became ready; they go to their nodes' queues at once, so
 //! nothing waits for whoever reads the events. A reader that goes away stops its run before the next token.
 //!
-//! A job that panics fails alone: its thread says so at once, gives the model up, loads it again, and until then the
-//! host is not ready.
+//! A panic fails the jobs that the node has begun, and no other node's: its thread says so at once, gives the model up,
+//! loads it again, and until then the host is not ready.
 
 mod node;
 mod run;
@@ -31,6 +32,9 @@ use node::Node;
 pub use node::{About, Load, Worker};
 pub use run::Running;
 
+/// A good [`Limits::max_batch_size`]: more texts at once hardly raise the rate, and each is written more slowly.
+pub const MAX_BATCH_SIZE: u32 = 8;
+
 /// What a host allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -38,6 +42,9 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// Most runs at the same time.
     pub max_concurrency: usize,
+    /// Texts that a node writes at the same time, beyond which it begins no other job: a run of the model is for all of
+    /// them.
+    pub max_batch_size: usize,
     /// Threads for the kernels of all nodes together.
     pub threads: usize,
 }
@@ -92,7 +99,10 @@ impl Host {
         mut load: impl FnMut(&inkling_engine::graph::spec::Node) -> Load,
     ) -> Result<Host> {
         let pool = SharedPool::new(limits.threads);
-        let nodes = graph.nodes.iter().map(|node| Node::start(node.name.clone(), load(node), &pool));
+        let nodes = graph
+            .nodes
+            .iter()
+            .map(|node| Node::start(node.name.clone(), load(node), &pool, limits.max_batch_size));
         let nodes = nodes.collect::<Result<_>>()?;
         let slots = Arc::new(Semaphore::new(limits.max_concurrency));
         Ok(Host { inner: Arc::new(Inner { graph: Arc::new(graph), nodes, slots, limits }) })

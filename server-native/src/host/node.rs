@@ -2,7 +2,8 @@
 
 use std::{
     any::Any,
-    collections::BTreeSet,
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,7 +16,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use inkling_engine::{
-    graph::{NodeModel, node::LoadedTask},
+    graph::{
+        NodeModel,
+        node::{Jobs, LoadedTask},
+    },
     kernels::Pool,
     protocol::{Event, FailureKind, Job, Parameters, TextId},
 };
@@ -26,14 +30,8 @@ use crate::{models::Progress, pool::SharedPool};
 
 /// A loaded model that does jobs: [`NodeModel`], or a stand-in for it.
 pub trait Worker {
-    /// Does a job, as [`NodeModel::run`] does.
-    fn run(
-        &self,
-        job: &Job,
-        pool: &dyn Pool,
-        stop: &dyn Fn() -> Option<FailureKind>,
-        emit: &mut dyn FnMut(Event),
-    );
+    /// Does jobs until none waits, as [`NodeModel::work`] does.
+    fn work(&self, jobs: &dyn Jobs, pool: &dyn Pool);
 
     /// Which model it is; nothing for a stand-in.
     fn about(&self) -> Option<About> {
@@ -55,14 +53,8 @@ pub struct About {
 }
 
 impl Worker for NodeModel {
-    fn run(
-        &self,
-        job: &Job,
-        pool: &dyn Pool,
-        stop: &dyn Fn() -> Option<FailureKind>,
-        emit: &mut dyn FnMut(Event),
-    ) {
-        NodeModel::run(self, job, pool, stop, emit);
+    fn work(&self, jobs: &dyn Jobs, pool: &dyn Pool) {
+        NodeModel::work(self, jobs, pool);
     }
 
     fn about(&self) -> Option<About> {
@@ -88,7 +80,12 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts a node's thread, which begins with loading its model.
-    pub(super) fn start(name: String, load: Load, pool: &Arc<SharedPool>) -> Result<Node> {
+    pub(super) fn start(
+        name: String,
+        load: Load,
+        pool: &Arc<SharedPool>,
+        max_batch_size: usize,
+    ) -> Result<Node> {
         let (queue, jobs) = mpsc::channel();
         let (state, watched) = watch::channel(loading());
         let tokens = Arc::new(AtomicU64::new(0));
@@ -101,6 +98,7 @@ impl Node {
             model: Arc::clone(&model),
             pool: Arc::clone(pool),
             tokens: Arc::clone(&tokens),
+            max_batch_size,
         };
         thread::Builder::new()
             .name(name.clone())
@@ -192,6 +190,7 @@ struct NodeThread {
     model: Arc<Mutex<Option<About>>>,
     pool: Arc<SharedPool>,
     tokens: Arc<AtomicU64>,
+    max_batch_size: usize,
 }
 
 impl NodeThread {
@@ -234,26 +233,20 @@ impl NodeThread {
     }
 
     fn take_jobs(&self, worker: &dyn Worker) -> Ended {
-        while let Ok(Assignment { job, run }) = self.jobs.recv() {
+        while let Ok(first) = self.jobs.recv() {
             let busy = self.pool.enter();
-            let mut open = OpenTexts::of(&job);
-            let done = catch_unwind(AssertUnwindSafe(|| {
-                worker.run(&job, &*self.pool, &|| run.stop_reason(), &mut |event| {
-                    if matches!(event, Event::Token { .. }) {
-                        self.tokens.fetch_add(1, Ordering::Relaxed);
-                    }
-                    open.see(&event);
-                    run.accept(event);
-                });
-            }));
+            let jobs = OpenJobs {
+                node: self,
+                first: Cell::new(Some(first)),
+                begun: Cell::new(0),
+                open: RefCell::default(),
+            };
+            let done = catch_unwind(AssertUnwindSafe(|| worker.work(&jobs, &*self.pool)));
             drop(busy);
             if let Err(panic) = done {
                 // First the state, so that what the failures set free finds the node as it is.
                 self.state.send_replace(loading());
-                let reason = format!("the node broke: {}", message(&*panic));
-                open.fail(&job, FailureKind::Internal, &reason)
-                    .into_iter()
-                    .for_each(|event| run.accept(event));
+                jobs.fail(&format!("the node broke: {}", message(&*panic)));
                 while let Ok(waiting) = self.jobs.try_recv() {
                     refuse(&waiting);
                 }
@@ -273,6 +266,60 @@ impl NodeThread {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
         }
+    }
+}
+
+/// The jobs that a node has begun, and its queue of others.
+struct OpenJobs<'a> {
+    node: &'a NodeThread,
+    /// What the thread woke up for.
+    first: Cell<Option<Assignment>>,
+    /// How many have begun; the number of the last is what the worker calls it.
+    begun: Cell<u64>,
+    /// Those that have not ended.
+    open: RefCell<BTreeMap<u64, (Assignment, OpenTexts)>>,
+}
+
+impl OpenJobs<'_> {
+    /// Ends what has not ended with a failure of the node.
+    fn fail(&self, reason: &str) {
+        for (Assignment { job, run }, texts) in self.open.take().into_values() {
+            let failures = texts.fail(&job, FailureKind::Internal, reason);
+            failures.into_iter().for_each(|event| run.accept(event));
+        }
+    }
+}
+
+impl Jobs for OpenJobs<'_> {
+    fn next(&self, texts: usize) -> Option<(u64, Job)> {
+        let waiting = || self.node.jobs.try_recv().ok();
+        let room = texts < self.node.max_batch_size;
+        let assignment = self.first.take().or_else(|| room.then(waiting).flatten())?;
+        let name = self.begun.get() + 1;
+        self.begun.set(name);
+        let job = assignment.job.clone();
+        let texts = OpenTexts::of(&job);
+        self.open.borrow_mut().insert(name, (assignment, texts));
+        Some((name, job))
+    }
+
+    fn stop(&self, job: u64) -> Option<FailureKind> {
+        self.open.borrow().get(&job)?.0.run.stop_reason()
+    }
+
+    fn emit(&self, job: u64, event: Event) {
+        if matches!(event, Event::Token { .. }) {
+            self.node.tokens.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut open = self.open.borrow_mut();
+        let Some((assignment, texts)) = open.get_mut(&job) else { return };
+        texts.see(&event);
+        let run = Arc::clone(&assignment.run);
+        if texts.0.is_empty() {
+            open.remove(&job);
+        }
+        drop(open);
+        run.accept(event);
     }
 }
 

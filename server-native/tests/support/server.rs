@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 pub(crate) const LIMITS: Limits =
-    Limits { timeout: Some(Duration::from_secs(60)), max_concurrency: 32, threads: 2 };
+    Limits { timeout: Some(Duration::from_secs(60)), max_concurrency: 32, max_batch_size: 8, threads: 2 };
 
 /// Ends with the test that started it.
 pub(crate) struct Server {

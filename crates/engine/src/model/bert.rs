@@ -86,6 +86,10 @@ impl Bert {
         Ok(Bert { embeddings, layer, pooler, classifier: weights.pp("classifier").linear()? })
     }
 
+    pub(super) fn has_f32_products(&self) -> bool {
+        self.layer.has_f32_products() || self.pooler.is_exact() || self.classifier.is_exact()
+    }
+
     /// Logits `(texts, labels)` of texts without padding, none empty or too long.
     pub(super) fn forward(&self, texts: &[&[u32]], pool: &dyn Pool) -> Result<Tensor> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();

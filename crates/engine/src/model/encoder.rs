@@ -64,6 +64,15 @@ impl Encoder {
         self.config.output
     }
 
+    /// See [`super::gpt2::Gpt2::has_f32_products`].
+    #[must_use]
+    pub fn has_f32_products(&self) -> bool {
+        match &self.architecture {
+            Architecture::Bert(model) => model.has_f32_products(),
+            Architecture::DistilBert(model) => model.has_f32_products(),
+        }
+    }
+
     /// Runs a batch of texts without padding; each gets the logits that it gets by itself, one row of labels after
     /// the other.
     ///

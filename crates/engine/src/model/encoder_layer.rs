@@ -63,6 +63,14 @@ impl FromIterator<EncoderLayer> for EncoderLayers {
 }
 
 impl EncoderLayers {
+    pub(super) fn has_f32_products(&self) -> bool {
+        let linears = |layer: &EncoderLayer| {
+            let EncoderLayer { qkv, attention_output, intermediate, output, .. } = layer;
+            [qkv, attention_output, intermediate, output].into_iter().any(Linear::is_exact)
+        };
+        self.layers.iter().any(linears)
+    }
+
     /// The first row of each text after all layers: `(texts, width)` of `x`, `(rows, width)`, whose texts have these lengths.
     pub(super) fn first_rows(&self, mut x: Tensor, lengths: &[usize], pool: &dyn Pool) -> Result<Tensor> {
         let starts = lengths.iter().scan(0, |next, &len| {

@@ -128,6 +128,16 @@ impl Gpt2 {
         &self.config
     }
 
+    /// Whether any product is in f32. If none is, a row's numbers do not depend on the other rows of a batch, to the bit;
+    /// candle's products of f32 add in an order that depends on how many there are.
+    #[must_use]
+    pub fn has_f32_products(&self) -> bool {
+        let linears = |Block { attn, mlp, .. }: &Block| {
+            [&attn.c_attn, &attn.c_proj, &mlp.c_fc, &mlp.c_proj].into_iter().any(Linear::is_exact)
+        };
+        self.h.iter().any(linears) || self.lm_head.is_exact()
+    }
+
     /// Runs new ids of several sequences together and gives the logits after each sequence's last id, a row each. The
     /// caches take the new positions.
     ///
