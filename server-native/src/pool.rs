@@ -1,10 +1,7 @@
 //! Threads for the kernels.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -65,45 +62,10 @@ impl Pool for ThreadPool {
     }
 }
 
-/// One [`ThreadPool`] for several nodes: a node that works alone has all of it, nodes that work side by side have one
-/// thread each, since each then has a core to itself.
-#[derive(Debug)]
-pub(crate) struct SharedPool {
-    all: ThreadPool,
-    /// Nodes at work.
-    busy: AtomicUsize,
-}
-
-impl SharedPool {
-    pub(crate) fn new(threads: usize) -> Arc<SharedPool> {
-        Arc::new(SharedPool { all: ThreadPool::new(threads), busy: AtomicUsize::new(0) })
-    }
-
-    /// Says that a node is at work until the answer is dropped.
-    pub(crate) fn enter(&self) -> impl Drop {
-        struct Busy<'a>(&'a AtomicUsize);
-        impl Drop for Busy<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(&self.busy)
-    }
-}
-
-impl Pool for SharedPool {
-    fn threads(&self) -> usize {
-        if self.busy.load(Ordering::Relaxed) > 1 { 1 } else { self.all.threads() }
-    }
-
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        self.all.run(tasks, task);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -119,16 +81,5 @@ mod tests {
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} {tasks}");
             }
         }
-    }
-
-    #[test]
-    fn a_node_alone_has_all_threads_and_two_have_one_each() {
-        let pool = SharedPool::new(2);
-        let _first = pool.enter();
-        assert_eq!(pool.threads(), 2);
-        let second = pool.enter();
-        assert_eq!(pool.threads(), 1);
-        drop(second);
-        assert_eq!(pool.threads(), 2);
     }
 }

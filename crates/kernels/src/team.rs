@@ -79,8 +79,13 @@ impl Team {
 
     /// Helps with every run until the team is disbanded; what a helping thread does.
     pub fn help(&self) {
+        self.help_while(&|| true);
+    }
+
+    /// [`Team::help`] for as long as `stay` says so. Whoever changes its answer calls [`Team::rouse`] then.
+    pub fn help_while(&self, stay: &dyn Fn() -> bool) {
         let mut last = 0;
-        while let Some(turn) = self.next_turn(last) {
+        while let Some(turn) = self.next_turn(last, stay) {
             last = turn;
             // First inside, then a look whether the run is still open. `run` closes first, then looks who is inside. All
             // four are in one order for all threads, so that a helper that reads `work` is one that `run` waits for.
@@ -102,15 +107,23 @@ impl Team {
     /// Lets the helpers go.
     pub fn disband(&self) {
         self.disbanded.store(true, SeqCst);
-        self.wake();
+        self.rouse();
     }
 
-    /// The turn of a run that is open and is not `last`; nothing once the team is disbanded.
-    fn next_turn(&self, last: usize) -> Option<usize> {
+    /// Has helpers that sleep look whether they shall stay. What they see has to be changed with `SeqCst`.
+    pub fn rouse(&self) {
+        if self.asleep.load(SeqCst) > 0 {
+            drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
+            self.alarm.notify_all();
+        }
+    }
+
+    /// The turn of a run that is open and is not `last`; nothing once the team is disbanded, or the helper shall not stay.
+    fn next_turn(&self, last: usize, stay: &dyn Fn() -> bool) -> Option<usize> {
         let open = || Some(self.turn.load(SeqCst)).filter(|turn| *turn % 2 == 1 && *turn != last);
         loop {
             for _ in 0..LOOKS {
-                if self.disbanded.load(Relaxed) {
+                if self.disbanded.load(Relaxed) || !stay() {
                     return None;
                 }
                 if let Some(turn) = open() {
@@ -121,17 +134,10 @@ impl Team {
             let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
             // First asleep, then a last look; `run` opens first, then looks who is asleep.
             self.asleep.fetch_add(1, SeqCst);
-            while open().is_none() && !self.disbanded.load(SeqCst) {
+            while open().is_none() && !self.disbanded.load(SeqCst) && stay() {
                 bed = self.alarm.wait(bed).unwrap_or_else(PoisonError::into_inner);
             }
             self.asleep.fetch_sub(1, SeqCst);
-        }
-    }
-
-    fn wake(&self) {
-        if self.asleep.load(SeqCst) > 0 {
-            drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
-            self.alarm.notify_all();
         }
     }
 
@@ -164,7 +170,7 @@ impl Pool for Team {
         self.next.store(0, Relaxed);
         self.turn.fetch_add(1, SeqCst);
         let open = Open(self);
-        self.wake();
+        self.rouse();
         self.take_tasks(task, tasks);
         drop(open);
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();

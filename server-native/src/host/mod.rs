@@ -10,6 +10,7 @@
 
 mod node;
 mod run;
+mod threads;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -21,16 +22,16 @@ use anyhow::{Context, Result};
 use inkling_engine::{
     graph::{
         Graph,
-        spec::{Input, Task},
+        spec::{self, Input, Task},
     },
     protocol::Request,
 };
 use tokio::sync::Semaphore;
 
-use crate::pool::SharedPool;
 use node::Node;
 pub use node::{About, Load, Worker};
 pub use run::Running;
+use threads::Threads;
 
 /// A good [`Limits::max_batch_size`]: more texts at once hardly raise the rate, and each is written more slowly.
 pub const MAX_BATCH_SIZE: u32 = 8;
@@ -93,17 +94,12 @@ impl Host {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(
-        graph: Graph,
-        limits: Limits,
-        mut load: impl FnMut(&inkling_engine::graph::spec::Node) -> Load,
-    ) -> Result<Host> {
-        let pool = SharedPool::new(limits.threads);
-        let nodes = graph
-            .nodes
-            .iter()
-            .map(|node| Node::start(node.name.clone(), load(node), &pool, limits.max_batch_size));
-        let nodes = nodes.collect::<Result<_>>()?;
+    pub fn start(graph: Graph, limits: Limits, mut load: impl FnMut(&spec::Node) -> Load) -> Result<Host> {
+        let threads = Threads::new(limits.threads, graph.nodes.len());
+        let start = |(at, node): (usize, &spec::Node)| {
+            Node::start(at, node.name.clone(), load(node), Arc::clone(&threads), limits.max_batch_size)
+        };
+        let nodes = graph.nodes.iter().enumerate().map(start).collect::<Result<_>>()?;
         let slots = Arc::new(Semaphore::new(limits.max_concurrency));
         Ok(Host { inner: Arc::new(Inner { graph: Arc::new(graph), nodes, slots, limits }) })
     }

@@ -25,8 +25,9 @@ use inkling_engine::{
 };
 use tokio::sync::watch;
 
+use super::threads::Threads;
 use super::{NodeState, run::RunState};
-use crate::{models::Progress, pool::SharedPool};
+use crate::models::Progress;
 
 /// A loaded model that does jobs: [`NodeModel`], or a stand-in for it.
 pub trait Worker {
@@ -79,11 +80,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts a node's thread, which begins with loading its model.
+    /// Starts the thread of the node that is at this place among those that share `threads`; it begins with loading its
+    /// model.
     pub(super) fn start(
+        at: usize,
         name: String,
         load: Load,
-        pool: &Arc<SharedPool>,
+        threads: Arc<Threads>,
         max_batch_size: usize,
     ) -> Result<Node> {
         let (queue, jobs) = mpsc::channel();
@@ -96,7 +99,8 @@ impl Node {
             jobs,
             state,
             model: Arc::clone(&model),
-            pool: Arc::clone(pool),
+            threads,
+            at,
             tokens: Arc::clone(&tokens),
             max_batch_size,
         };
@@ -188,7 +192,8 @@ struct NodeThread {
     jobs: mpsc::Receiver<Assignment>,
     state: watch::Sender<NodeState>,
     model: Arc<Mutex<Option<About>>>,
-    pool: Arc<SharedPool>,
+    threads: Arc<Threads>,
+    at: usize,
     tokens: Arc<AtomicU64>,
     max_batch_size: usize,
 }
@@ -234,15 +239,15 @@ impl NodeThread {
 
     fn take_jobs(&self, worker: &dyn Worker) -> Ended {
         while let Ok(first) = self.jobs.recv() {
-            let busy = self.pool.enter();
+            let pool = self.threads.enter(self.at);
             let jobs = OpenJobs {
                 node: self,
                 first: Cell::new(Some(first)),
                 begun: Cell::new(0),
                 open: RefCell::default(),
             };
-            let done = catch_unwind(AssertUnwindSafe(|| worker.work(&jobs, &*self.pool)));
-            drop(busy);
+            let done = catch_unwind(AssertUnwindSafe(|| worker.work(&jobs, &pool)));
+            drop(pool);
             if let Err(panic) = done {
                 // First the state, so that what the failures set free finds the node as it is.
                 self.state.send_replace(loading());
