@@ -673,6 +673,38 @@ fn post_at_once(server: &Server, path: &str, bodies: &[Value]) -> Vec<Reply> {
 }
 
 #[test]
+fn metrics_tell_what_a_node_has_begun_and_what_waits() {
+    let goes_on = Arc::new(AtomicBool::new(true));
+    let until = Arc::clone(&goes_on);
+    // One job at a time.
+    let server = scripted(
+        LIMITS,
+        Duration::ZERO,
+        Arc::new(move |job, _, emit| {
+            while until.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(2));
+            }
+            play_well(job, emit);
+        }),
+    );
+    server.wait_until_ready();
+    let says = |waiting: usize, running: usize| {
+        let text = server.get("/metrics").body;
+        text.contains(&format!("inkling_jobs_waiting{{node=\"gpt2\"}} {waiting}\n"))
+            && text.contains(&format!("inkling_jobs_running{{node=\"gpt2\"}} {running}\n"))
+    };
+    assert!(says(0, 0));
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| server.post_json("/gpt2/generate", &json!({})));
+        }
+        wait_for(|| says(2, 1));
+        goes_on.store(false, Ordering::Relaxed);
+    });
+    wait_for(|| says(0, 0));
+}
+
+#[test]
 fn jobs_of_several_requests_run_side_by_side_as_many_as_allowed() {
     let limits = Limits { max_batch_size: 2, ..LIMITS };
     let worker = InPairs { breaks: Arc::default() };

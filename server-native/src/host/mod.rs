@@ -144,6 +144,11 @@ impl Host {
         self.inner.nodes.iter().map(|node| (node.name.as_str(), node.tokens()))
     }
 
+    /// Jobs in each node's queue, and jobs that it has begun.
+    pub fn jobs(&self) -> impl Iterator<Item = (&str, (u64, u64))> {
+        self.inner.nodes.iter().map(|node| (node.name.as_str(), node.jobs()))
+    }
+
     /// Runs on their way.
     #[must_use]
     pub fn in_flight(&self) -> usize {

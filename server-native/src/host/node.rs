@@ -76,7 +76,37 @@ pub(super) struct Node {
     queue: mpsc::Sender<Assignment>,
     state: watch::Receiver<NodeState>,
     model: Arc<Mutex<Option<About>>>,
-    tokens: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+/// What a node does, in numbers.
+#[derive(Debug, Default)]
+struct Counts {
+    /// New tokens since the host began.
+    tokens: AtomicU64,
+    /// Jobs in its queue.
+    waiting: AtomicU64,
+    /// Jobs that it has begun.
+    running: AtomicU64,
+}
+
+/// One of a number of things, as long as it lives.
+struct Counted {
+    counts: Arc<Counts>,
+    which: fn(&Counts) -> &AtomicU64,
+}
+
+impl Counted {
+    fn new(counts: &Arc<Counts>, which: fn(&Counts) -> &AtomicU64) -> Counted {
+        which(counts).fetch_add(1, Ordering::Relaxed);
+        Counted { counts: Arc::clone(counts), which }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.which)(&self.counts).fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Node {
@@ -91,7 +121,7 @@ impl Node {
     ) -> Result<Node> {
         let (queue, jobs) = mpsc::channel();
         let (state, watched) = watch::channel(loading());
-        let tokens = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Counts::default());
         let model = Arc::new(Mutex::new(None));
         let mut thread = NodeThread {
             name: name.clone(),
@@ -101,14 +131,14 @@ impl Node {
             model: Arc::clone(&model),
             threads,
             at,
-            tokens: Arc::clone(&tokens),
+            counts: Arc::clone(&counts),
             max_batch_size,
         };
         thread::Builder::new()
             .name(name.clone())
             .spawn(move || thread.work())
             .with_context(|| format!("cannot start a thread for node `{name}`"))?;
-        Ok(Node { name, queue, state: watched, model, tokens })
+        Ok(Node { name, queue, state: watched, model, counts })
     }
 
     /// How it is now.
@@ -128,7 +158,13 @@ impl Node {
 
     /// New tokens since the host began.
     pub(super) fn tokens(&self) -> u64 {
-        self.tokens.load(Ordering::Relaxed)
+        self.counts.tokens.load(Ordering::Relaxed)
+    }
+
+    /// Jobs in its queue, and jobs that it has begun.
+    pub(super) fn jobs(&self) -> (u64, u64) {
+        let Counts { waiting, running, .. } = &*self.counts;
+        (waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed))
     }
 
     /// Puts a job into the queue; answers with its failures where the node takes none.
@@ -140,12 +176,15 @@ impl Node {
         };
         match reason {
             Some(reason) => OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, &reason),
-            None => match self.queue.send(Assignment { job, run: Arc::clone(run) }) {
-                Ok(()) => Vec::new(),
-                Err(mpsc::SendError(Assignment { job, .. })) => {
-                    OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, "its thread is gone")
+            None => {
+                let counted = Counted::new(&self.counts, |counts| &counts.waiting);
+                match self.queue.send(Assignment { job, run: Arc::clone(run), counted }) {
+                    Ok(()) => Vec::new(),
+                    Err(mpsc::SendError(Assignment { job, .. })) => {
+                        OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, "its thread is gone")
+                    }
                 }
-            },
+            }
         }
     }
 }
@@ -154,6 +193,8 @@ impl Node {
 struct Assignment {
     job: Job,
     run: Arc<RunState>,
+    /// Among those that wait, or those that run.
+    counted: Counted,
 }
 
 /// The texts that a job has yet to write, or to score.
@@ -194,7 +235,7 @@ struct NodeThread {
     model: Arc<Mutex<Option<About>>>,
     threads: Arc<Threads>,
     at: usize,
-    tokens: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     max_batch_size: usize,
 }
 
@@ -288,7 +329,7 @@ struct OpenJobs<'a> {
 impl OpenJobs<'_> {
     /// Ends what has not ended with a failure of the node.
     fn fail(&self, reason: &str) {
-        for (Assignment { job, run }, texts) in self.open.take().into_values() {
+        for (Assignment { job, run, .. }, texts) in self.open.take().into_values() {
             let failures = texts.fail(&job, FailureKind::Internal, reason);
             failures.into_iter().for_each(|event| run.accept(event));
         }
@@ -299,7 +340,8 @@ impl Jobs for OpenJobs<'_> {
     fn next(&self, texts: usize) -> Option<(u64, Job)> {
         let waiting = || self.node.jobs.try_recv().ok();
         let room = texts < self.node.max_batch_size;
-        let assignment = self.first.take().or_else(|| room.then(waiting).flatten())?;
+        let mut assignment = self.first.take().or_else(|| room.then(waiting).flatten())?;
+        assignment.counted = Counted::new(&self.node.counts, |counts| &counts.running);
         let name = self.begun.get() + 1;
         self.begun.set(name);
         let job = assignment.job.clone();
@@ -314,7 +356,7 @@ impl Jobs for OpenJobs<'_> {
 
     fn emit(&self, job: u64, event: Event) {
         if matches!(event, Event::Token { .. }) {
-            self.node.tokens.fetch_add(1, Ordering::Relaxed);
+            self.node.counts.tokens.fetch_add(1, Ordering::Relaxed);
         }
         let mut open = self.open.borrow_mut();
         let Some((assignment, texts)) = open.get_mut(&job) else { return };
@@ -333,7 +375,7 @@ enum Ended {
     Panicked,
 }
 
-fn refuse(Assignment { job, run }: &Assignment) {
+fn refuse(Assignment { job, run, .. }: &Assignment) {
     let failures = OpenTexts::of(job).fail(job, FailureKind::Unavailable, "its model is being loaded again");
     failures.into_iter().for_each(|event| run.accept(event));
 }

@@ -77,6 +77,12 @@ impl Metrics {
         host.states().for_each(|(node, state)| {
             line(&mut text, "inkling_node_ready", &label(node), u8::from(state == NodeState::Ready));
         });
+        head(&mut text, "inkling_jobs_waiting", "gauge", "Jobs in the node's queue.");
+        host.jobs()
+            .for_each(|(node, (count, _))| line(&mut text, "inkling_jobs_waiting", &label(node), count));
+        head(&mut text, "inkling_jobs_running", "gauge", "Jobs that the node has begun.");
+        host.jobs()
+            .for_each(|(node, (_, count))| line(&mut text, "inkling_jobs_running", &label(node), count));
         head(&mut text, "inkling_runs_in_flight", "gauge", "Runs on their way.");
         line(&mut text, "inkling_runs_in_flight", "", host.in_flight());
         if let Some(bytes) = resident_bytes() {
