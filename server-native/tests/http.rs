@@ -674,20 +674,7 @@ fn post_at_once(server: &Server, path: &str, bodies: &[Value]) -> Vec<Reply> {
 
 #[test]
 fn metrics_tell_what_a_node_has_begun_and_what_waits() {
-    let goes_on = Arc::new(AtomicBool::new(true));
-    let until = Arc::clone(&goes_on);
-    // One job at a time.
-    let server = scripted(
-        LIMITS,
-        Duration::ZERO,
-        Arc::new(move |job, _, emit| {
-            while until.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(2));
-            }
-            play_well(job, emit);
-        }),
-    );
-    server.wait_until_ready();
+    let (server, goes_on) = held(LIMITS);
     let says = |waiting: usize, running: usize| {
         let text = server.get("/metrics").body;
         text.contains(&format!("inkling_jobs_waiting{{node=\"gpt2\"}} {waiting}\n"))
@@ -742,6 +729,24 @@ fn requests_at_the_same_time_get_what_each_gets_alone() {
     let alone: Vec<_> = asks.iter().map(|ask| rows(&shared().post_json("/generate_score", ask))).collect();
     let together = post_at_once(shared(), "/generate_score", &asks);
     assert_eq!(together.iter().map(rows).collect::<Vec<_>>(), alone);
+}
+
+/// A server that is ready, whose nodes do one job at a time, and each only once what is given with it is false.
+fn held(limits: Limits) -> (Server, Arc<AtomicBool>) {
+    let goes_on = Arc::new(AtomicBool::new(true));
+    let until = Arc::clone(&goes_on);
+    let server = scripted(
+        limits,
+        Duration::ZERO,
+        Arc::new(move |job, _, emit| {
+            while until.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(2));
+            }
+            play_well(job, emit);
+        }),
+    );
+    server.wait_until_ready();
+    (server, goes_on)
 }
 
 /// Tokens for as long as nobody says stop.
@@ -808,19 +813,7 @@ fn a_node_that_looks_at_the_clock_stops_at_the_deadline() {
 #[test]
 fn more_runs_than_allowed_are_refused_at_once() {
     let limits = Limits { max_concurrency: 1, ..LIMITS };
-    let goes_on = Arc::new(AtomicBool::new(true));
-    let until = Arc::clone(&goes_on);
-    let server = scripted(
-        limits,
-        Duration::ZERO,
-        Arc::new(move |job, _, emit| {
-            while until.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(2));
-            }
-            play_well(job, emit);
-        }),
-    );
-    server.wait_until_ready();
+    let (server, goes_on) = held(limits);
     thread::scope(|scope| {
         let first = scope.spawn(|| server.post_json("/generate_score", &json!({})));
         wait_for(|| server.get("/metrics").body.contains("inkling_runs_in_flight 1"));
