@@ -7,11 +7,42 @@ use std::{
 
 use inkling_engine::kernels::{Pool, Team};
 
+/// Threads that help; whoever has them says when they shall end, and then joins them.
+#[derive(Debug)]
+pub(crate) struct Helpers(Vec<JoinHandle<()>>);
+
+impl Helpers {
+    /// Starts so many threads, which do `help` with their number, from 0 on.
+    ///
+    /// Where the system gives fewer threads, there are fewer.
+    pub(crate) fn start(helpers: usize, help: impl Fn(usize) + Clone + Send + 'static) -> Helpers {
+        let start = |helper| {
+            let help = help.clone();
+            let name = format!("kernels-{}", helper + 1);
+            thread::Builder::new().name(name).spawn(move || help(helper)).ok()
+        };
+        Helpers((0..helpers).map_while(start).collect())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until all have ended.
+    pub(crate) fn join(&mut self) {
+        for helper in self.0.drain(..) {
+            // A helper catches what tasks panic with, so there is nothing to be told.
+            let _ = helper.join();
+        }
+    }
+}
+
 /// A number of threads, of which the caller's is one. Those that are idle sleep, after looking for work a moment longer.
 #[derive(Debug)]
 pub struct ThreadPool {
     team: Arc<Team>,
-    helpers: Vec<JoinHandle<()>>,
+    helpers: Helpers,
 }
 
 impl ThreadPool {
@@ -21,11 +52,8 @@ impl ThreadPool {
     #[must_use]
     pub fn new(threads: usize) -> ThreadPool {
         let team = Arc::new(Team::new(threads));
-        let start = |index| {
-            let team = Arc::clone(&team);
-            thread::Builder::new().name(format!("kernels-{index}")).spawn(move || team.help()).ok()
-        };
-        let helpers = (1..threads).map_while(start).collect();
+        let helpers = Arc::clone(&team);
+        let helpers = Helpers::start(threads.saturating_sub(1), move |_| helpers.help());
         ThreadPool { team, helpers }
     }
 
@@ -39,10 +67,7 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.team.disband();
-        for helper in self.helpers.drain(..) {
-            // A helper catches what tasks panic with, so there is nothing to be told.
-            let _ = helper.join();
-        }
+        self.helpers.join();
     }
 }
 

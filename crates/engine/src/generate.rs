@@ -113,9 +113,7 @@ impl Generator {
         let generation = Generation::new(ids, settings, context, self.end_of_text.clone(), first_sequence)?;
         Ok(Decoding { generator: self, generation, caches: Vec::new() })
     }
-}
 
-impl Generator {
     /// [`Decoding::step`] for several decodings of this generator, with one run of the model for all of them: an answer
     /// each. Their prompts share the tokens that a step reads; the later ones wait.
     ///
@@ -403,6 +401,11 @@ impl Generation {
         &self.sequences
     }
 
+    /// Those that have not ended.
+    pub fn running(&self) -> impl Iterator<Item = &Sequence> {
+        self.sequences.iter().filter(|sequence| sequence.is_running())
+    }
+
     /// Tokens in the prompt.
     #[must_use]
     pub fn prompt_tokens(&self) -> usize {
@@ -425,7 +428,7 @@ impl Generation {
                 is_last: end == self.prompt.len(),
             };
         }
-        if self.sequences.iter().any(Sequence::is_running) { Step::Decode } else { Step::Over }
+        if self.running().next().is_some() { Step::Decode } else { Step::Over }
     }
 
     /// Takes the logits (`vocab_size`) that follow the last id of the sequence at `index`, and draws its next token.

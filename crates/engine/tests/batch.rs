@@ -119,6 +119,13 @@ fn alone(model: &NodeModel, job: &Job) -> Vec<Event> {
     events
 }
 
+#[track_caller]
+fn check_as_alone(queue: &Queue, model: &NodeModel, jobs: &[Job]) {
+    for (name, job) in (0..).zip(jobs) {
+        assert_eq!(queue.of(name), alone(model, job), "job {name}");
+    }
+}
+
 /// Prompts of some tokens and of more than a step reads, one and several texts, short and long ones.
 fn jobs() -> Vec<Job> {
     let long = "The old house by the sea had been empty for years, and nobody knew why. ".repeat(7);
@@ -138,14 +145,10 @@ fn a_text_comes_out_as_alone_whatever_runs_beside_it() {
     let jobs = jobs();
     let queue = Queue { all_at_once: true, ..Queue::new(&jobs) };
     model.work(&queue, &SingleThread);
-    for (name, job) in (0..).zip(&jobs) {
-        assert_eq!(queue.of(name), alone(&model, job), "job {name} of those that begin at once");
-    }
+    check_as_alone(&queue, &model, &jobs);
     let queue = Queue::new(&jobs);
     model.work(&queue, &SingleThread);
-    for (name, job) in (0..).zip(&jobs) {
-        assert_eq!(queue.of(name), alone(&model, job), "job {name}");
-    }
+    check_as_alone(&queue, &model, &jobs);
     assert_eq!(queue.texts.borrow()[..3], [0, 1, 2], "the first jobs run side by side");
     let (first, second) = (queue.span(0), queue.span(1));
     assert!(first.0 < second.0 && second.1 < first.1, "a short one does not wait for the end of a long one");
@@ -160,9 +163,7 @@ fn a_score_is_the_same_whatever_is_scored_beside_it() {
     for all_at_once in [false, true] {
         let queue = Queue { all_at_once, ..Queue::new(&jobs) };
         model.work(&queue, &SingleThread);
-        for (name, job) in (0..).zip(&jobs) {
-            assert_eq!(queue.of(name), alone(&model, job), "job {name}");
-        }
+        check_as_alone(&queue, &model, &jobs);
     }
 }
 
@@ -201,8 +202,6 @@ fn in_f32_jobs_are_done_one_after_the_other() {
     let jobs = jobs();
     let queue = Queue::new(&jobs);
     model.work(&queue, &SingleThread);
-    for (name, job) in (0..).zip(&jobs) {
-        assert_eq!(queue.of(name), alone(&model, job), "job {name}");
-    }
+    check_as_alone(&queue, &model, &jobs);
     assert!(queue.texts.borrow().iter().all(|texts| *texts == 0));
 }

@@ -76,36 +76,33 @@ pub(super) struct Node {
     queue: mpsc::Sender<Assignment>,
     state: watch::Receiver<NodeState>,
     model: Arc<Mutex<Option<About>>>,
-    counts: Arc<Counts>,
+    counts: Counts,
 }
 
-/// What a node does, in numbers.
-#[derive(Debug, Default)]
+/// What a node does, in numbers; a copy counts the same.
+#[derive(Clone, Debug, Default)]
 struct Counts {
     /// New tokens since the host began.
-    tokens: AtomicU64,
+    tokens: Arc<AtomicU64>,
     /// Jobs in its queue.
-    waiting: AtomicU64,
+    waiting: Arc<AtomicU64>,
     /// Jobs that it has begun.
-    running: AtomicU64,
+    running: Arc<AtomicU64>,
 }
 
 /// One of a number of things, as long as it lives.
-struct Counted {
-    counts: Arc<Counts>,
-    which: fn(&Counts) -> &AtomicU64,
-}
+struct Counted(Arc<AtomicU64>);
 
 impl Counted {
-    fn new(counts: &Arc<Counts>, which: fn(&Counts) -> &AtomicU64) -> Counted {
-        which(counts).fetch_add(1, Ordering::Relaxed);
-        Counted { counts: Arc::clone(counts), which }
+    fn among(count: &Arc<AtomicU64>) -> Counted {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(count))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.which)(&self.counts).fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -121,7 +118,7 @@ impl Node {
     ) -> Result<Node> {
         let (queue, jobs) = mpsc::channel();
         let (state, watched) = watch::channel(loading());
-        let counts = Arc::new(Counts::default());
+        let counts = Counts::default();
         let model = Arc::new(Mutex::new(None));
         let mut thread = NodeThread {
             name: name.clone(),
@@ -131,7 +128,7 @@ impl Node {
             model: Arc::clone(&model),
             threads,
             at,
-            counts: Arc::clone(&counts),
+            counts: counts.clone(),
             max_batch_size,
         };
         thread::Builder::new()
@@ -163,7 +160,7 @@ impl Node {
 
     /// Jobs in its queue, and jobs that it has begun.
     pub(super) fn jobs(&self) -> (u64, u64) {
-        let Counts { waiting, running, .. } = &*self.counts;
+        let Counts { waiting, running, .. } = &self.counts;
         (waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed))
     }
 
@@ -177,7 +174,7 @@ impl Node {
         match reason {
             Some(reason) => OpenTexts::of(&job).fail(&job, FailureKind::Unavailable, &reason),
             None => {
-                let counted = Counted::new(&self.counts, |counts| &counts.waiting);
+                let counted = Counted::among(&self.counts.waiting);
                 match self.queue.send(Assignment { job, run: Arc::clone(run), counted }) {
                     Ok(()) => Vec::new(),
                     Err(mpsc::SendError(Assignment { job, .. })) => {
@@ -235,7 +232,7 @@ struct NodeThread {
     model: Arc<Mutex<Option<About>>>,
     threads: Arc<Threads>,
     at: usize,
-    counts: Arc<Counts>,
+    counts: Counts,
     max_batch_size: usize,
 }
 
@@ -329,6 +326,7 @@ struct OpenJobs<'a> {
 impl OpenJobs<'_> {
     /// Ends what has not ended with a failure of the node.
     fn fail(&self, reason: &str) {
+        self.first.take().iter().for_each(refuse);
         for (Assignment { job, run, .. }, texts) in self.open.take().into_values() {
             let failures = texts.fail(&job, FailureKind::Internal, reason);
             failures.into_iter().for_each(|event| run.accept(event));
@@ -341,7 +339,7 @@ impl Jobs for OpenJobs<'_> {
         let waiting = || self.node.jobs.try_recv().ok();
         let room = texts < self.node.max_batch_size;
         let mut assignment = self.first.take().or_else(|| room.then(waiting).flatten())?;
-        assignment.counted = Counted::new(&self.node.counts, |counts| &counts.running);
+        assignment.counted = Counted::among(&self.node.counts.running);
         let name = self.begun.get() + 1;
         self.begun.set(name);
         let job = assignment.job.clone();

@@ -6,17 +6,18 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
 };
 
 use inkling_engine::kernels::{Pool, Team};
+
+use crate::pool::Helpers;
 
 /// A number of threads for the kernels of several nodes. A node that works alone has all of them; nodes that work side by
 /// side have equal parts, at least one thread each, which is the node's own.
 #[derive(Debug)]
 pub(super) struct Threads {
     shared: Arc<Shared>,
-    helpers: Vec<JoinHandle<()>>,
+    helpers: Helpers,
 }
 
 #[derive(Debug)]
@@ -43,20 +44,22 @@ impl Threads {
             places: (1..threads).map(|_| AtomicUsize::new(nodes)).collect(),
             busy: Mutex::default(),
         });
-        let start = |helper| {
-            let shared = Arc::clone(&shared);
-            let name = format!("kernels-{}", helper + 1);
-            thread::Builder::new().name(name).spawn(move || shared.help(helper)).ok()
-        };
-        let helpers = (0..shared.places.len()).map_while(start).collect();
+        let helping = Arc::clone(&shared);
+        let helpers = Helpers::start(shared.places.len(), move |helper| helping.help(helper));
         Arc::new(Threads { shared, helpers })
     }
 
     /// The threads of a node that is at work until the answer is dropped.
     pub(super) fn enter(&self, node: usize) -> Share<'_> {
-        let share = Share { shared: &self.shared, node, helpers: self.helpers.len() };
-        share.change(|busy| busy.insert(node));
-        share
+        self.change(|busy| busy.insert(node));
+        Share { threads: self, node }
+    }
+
+    /// Changes which nodes are busy, and gives each its part of the helpers.
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<usize>) -> bool) {
+        let mut busy = self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut busy);
+        self.shared.share_out(&busy, self.helpers.count());
     }
 }
 
@@ -64,10 +67,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.shared.places.iter().for_each(|place| place.store(GONE, SeqCst));
         self.shared.teams.iter().for_each(Team::rouse);
-        for helper in self.helpers.drain(..) {
-            // A helper catches what tasks panic with, so there is nothing to be told.
-            let _ = helper.join();
-        }
+        self.helpers.join();
     }
 }
 
@@ -84,12 +84,14 @@ impl Shared {
     fn share_out(&self, busy: &BTreeSet<usize>, helpers: usize) {
         let Some(each) = (helpers + 1).checked_div(busy.len()) else { return };
         let more = (helpers + 1) % busy.len();
-        let mut wanted = vec![0; self.teams.len()];
+        let mut wanted = vec![0; self.shares.len()];
         for (at, &node) in busy.iter().enumerate() {
             let share = (each + usize::from(at < more)).max(1);
             self.shares[node].store(share, SeqCst);
             wanted[node] = share - 1;
         }
+        // The others sleep.
+        wanted.push(helpers - wanted.iter().sum::<usize>());
         // Who is where somebody is wanted stays there.
         let mut moving = Vec::new();
         for place in &self.places[..helpers] {
@@ -99,12 +101,9 @@ impl Shared {
             }
         }
         for place in moving {
-            let to = wanted.iter().position(|wanted| *wanted > 0);
-            if let Some(to) = to {
-                wanted[to] -= 1;
-            }
-            let from = place.swap(to.unwrap_or(self.shares.len()), SeqCst);
-            self.teams[from].rouse();
+            let to = wanted.iter().position(|wanted| *wanted > 0).expect("as many are wanted as there are");
+            wanted[to] -= 1;
+            self.teams[place.swap(to, SeqCst)].rouse();
         }
     }
 }
@@ -112,41 +111,35 @@ impl Shared {
 /// The threads of a node that is at work.
 #[derive(Debug)]
 pub(super) struct Share<'a> {
-    shared: &'a Shared,
+    threads: &'a Threads,
     node: usize,
-    helpers: usize,
-}
-
-impl Share<'_> {
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<usize>) -> bool) {
-        let mut busy = self.shared.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut busy);
-        self.shared.share_out(&busy, self.helpers);
-    }
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.change(|busy| busy.remove(&self.node));
+        self.threads.change(|busy| busy.remove(&self.node));
     }
 }
 
 impl Pool for Share<'_> {
     fn threads(&self) -> usize {
-        self.shared.shares[self.node].load(SeqCst)
+        self.threads.shared.shares[self.node].load(SeqCst)
     }
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         match self.threads() {
             1 => (0..tasks).for_each(task),
-            _ => self.shared.teams[self.node].run(tasks, task),
+            _ => self.threads.shared.teams[self.node].run(tasks, task),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 

@@ -100,7 +100,7 @@ pub struct RunningJob<'m> {
 #[derive(Debug)]
 enum State<'m> {
     New,
-    Writing { decoding: Box<Decoding<'m>>, ended: usize },
+    Writing(Box<Decoding<'m>>),
     Scoring(Encoded),
     Over,
 }
@@ -115,9 +115,10 @@ impl NodeModel {
     /// Does jobs until none waits: side by side, so that a run of the model reads the weights once for all of them. A text
     /// gets the same numbers whatever is beside it. With weights in f32 it would not, and jobs are done one by one.
     pub fn work(&self, jobs: &dyn Jobs, pool: &dyn Pool) {
+        let one_by_one = self.task.has_f32_products();
         let mut running: Vec<RunningJob<'_>> = Vec::new();
         loop {
-            while running.is_empty() || !self.task.has_f32_products() {
+            while running.is_empty() || !one_by_one {
                 let Some((name, job)) = jobs.next(running.iter().map(RunningJob::texts).sum()) else { break };
                 let mut job = RunningJob { name, ..self.start(job) };
                 job.begin(&mut |event| jobs.emit(name, event));
@@ -143,7 +144,7 @@ impl NodeModel {
             LoadedTask::Generate(generator) => {
                 let mut decodings: Vec<_> = jobs.iter_mut().filter_map(RunningJob::decoding).collect();
                 let produced = generator.step(&mut decodings, pool);
-                let writing = jobs.iter_mut().filter(|job| matches!(job.state, State::Writing { .. }));
+                let writing = jobs.iter_mut().filter(|job| matches!(job.state, State::Writing(_)));
                 each(writing, produced, RunningJob::wrote, emit);
             }
             LoadedTask::Classify(classifier) => {
@@ -181,7 +182,7 @@ impl<'m> RunningJob<'m> {
     pub fn step(&mut self, pool: &dyn Pool, emit: &mut dyn FnMut(Event)) -> bool {
         match (&mut self.state, &self.model.task) {
             (State::New, _) => self.begin(emit),
-            (State::Writing { decoding, .. }, _) => {
+            (State::Writing(decoding), _) => {
                 let produced = decoding.step(pool);
                 self.wrote(produced, emit);
             }
@@ -198,7 +199,7 @@ impl<'m> RunningJob<'m> {
     /// [`FinishReason::Stopped`]; what has not begun fails with `kind`.
     pub fn stop(&mut self, kind: FailureKind, emit: &mut dyn FnMut(Event)) {
         if kind == FailureKind::Stopped
-            && let State::Writing { decoding, .. } = &mut self.state
+            && let State::Writing(decoding) = &mut self.state
         {
             for (sequence, _held) in decoding.stop() {
                 emit(done(&self.job, decoding, sequence, FinishReason::Stopped));
@@ -220,7 +221,7 @@ impl<'m> RunningJob<'m> {
     /// Texts that it writes or scores.
     fn texts(&self) -> usize {
         match &self.state {
-            State::Writing { decoding, ended } => decoding.generation().sequences().len() - ended,
+            State::Writing(decoding) => decoding.generation().running().count(),
             State::New | State::Scoring(_) => 1,
             State::Over => 0,
         }
@@ -228,7 +229,7 @@ impl<'m> RunningJob<'m> {
 
     fn decoding<'a>(&'a mut self) -> Option<&'a mut Decoding<'m>> {
         match &mut self.state {
-            State::Writing { decoding, .. } => Some(decoding),
+            State::Writing(decoding) => Some(decoding),
             _ => None,
         }
     }
@@ -249,7 +250,7 @@ impl<'m> RunningJob<'m> {
             (Work::Generate { prompt, parameters, first_sequence }, LoadedTask::Generate(generator)) => {
                 let decoding = generator.start(Prompt::Text(prompt), parameters, *first_sequence)?;
                 let tokens = decoding.generation().prompt_tokens();
-                Ok((State::Writing { decoding: Box::new(decoding), ended: 0 }, tokens))
+                Ok((State::Writing(Box::new(decoding)), tokens))
             }
             (Work::Classify { text, .. }, LoadedTask::Classify(classifier)) => {
                 let text = classifier.encode(text)?;
@@ -272,22 +273,20 @@ impl<'m> RunningJob<'m> {
 
     /// Announces what a step gave; `None` when all texts have ended.
     fn wrote(&mut self, produced: Result<Option<Vec<Produced>>>, emit: &mut dyn FnMut(Event)) {
-        let State::Writing { decoding, ended } = &mut self.state else { return };
-        let all = decoding.generation().sequences().len();
+        let State::Writing(decoding) = &mut self.state else { return };
         match produced {
+            Ok(None) => self.state = State::Over,
             Ok(Some(produced)) => {
                 for Produced { sequence, token, finish_reason } in produced {
                     emit(Event::Token { node: self.job.node.clone(), sequence, token });
                     if let Some(finish_reason) = finish_reason {
-                        *ended += 1;
                         emit(done(&self.job, decoding, sequence, finish_reason));
                     }
                 }
-                if *ended == all {
+                if decoding.generation().running().next().is_none() {
                     self.state = State::Over;
                 }
             }
-            Ok(None) => self.state = State::Over,
             Err(error) => self.break_off(&error, emit),
         }
     }
@@ -315,9 +314,8 @@ impl<'m> RunningJob<'m> {
         let failed = |text| Event::Failed { node: node.clone(), text, kind, error: error.into() };
         match &self.state {
             State::Over => {}
-            State::Writing { decoding, .. } => {
-                let open = decoding.generation().sequences().iter().filter(|sequence| sequence.is_running());
-                for sequence in open {
+            State::Writing(decoding) => {
+                for sequence in decoding.generation().running() {
                     emit(failed(Some(TextId { node: node.clone(), sequence: sequence.number() })));
                 }
             }
