@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Result;
@@ -31,6 +31,8 @@ pub enum Fault {
     Damage,
     /// 404.
     Gone,
+    /// 404, as soon as these files have been asked for, too; or after ten seconds.
+    GoneAfter(&'static [&'static str]),
     /// The body comes in so many pieces, a twentieth of a second apart.
     Slow(usize),
 }
@@ -181,6 +183,9 @@ impl State {
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let (Answer(status, headers, body), fault) = self.reply(path, range, store);
+        if let Some(Fault::GoneAfter(others)) = fault {
+            self.until_asked(others, Duration::from_secs(10));
+        }
         let mut head =
             format!("HTTP/1.1 {status} .\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         // As the real one: any page may read, also what browsers otherwise hide from it.
@@ -216,6 +221,15 @@ impl State {
                 }
             }
             _ => drop(stream.write_all(&body)),
+        }
+    }
+
+    /// Waits until all of these files have been asked for, or the time is over.
+    fn until_asked(&self, names: &[&str], time: Duration) {
+        let end = Instant::now() + time;
+        let is_asked = |name: &&str| locked(&self.asked).iter().any(|asked| asked.name == *name);
+        while !names.iter().all(is_asked) && Instant::now() < end && !self.ends.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -269,7 +283,7 @@ impl State {
             *times -= 1;
             *fault
         });
-        if fault == Some(Fault::Gone) {
+        if let Some(Fault::Gone | Fault::GoneAfter(_)) = fault {
             return (Answer(404, Vec::new(), b"not found".to_vec()), fault);
         }
         let mut bytes = bytes.to_vec();
