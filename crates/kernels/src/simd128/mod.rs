@@ -16,9 +16,12 @@
 //! the others those of four rows with some.
 //!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
-//! that it sees, up to the end of a page: so [`row`] goes through four panels side by side, and reads their scales, of
-//! which only every second tile needs a new line, before their weights. Loads from the next page, as a request for it,
-//! made it slower: what waits for them holds up everything behind.
+//! that it sees, up to the end of a page, and has as many loads under way as it finds among the next few hundred
+//! instructions: so [`row`] goes through four panels side by side, group by group. It multiplies half of each line first,
+//! which asks for the lines with half of the instructions, and leaves registers for four panels' sums; the other half is
+//! at hand then. The panels' scales, of which only every second tile needs a new line, are read before the weights. Loads
+//! from what comes next, as a request for it, made it slower, be it a page of weights or the next panels' scales: what
+//! waits for them holds up everything behind.
 
 mod dot;
 mod lanes;
@@ -137,8 +140,10 @@ unsafe fn matmul_q4<D: Dot<Tile = TileQ4>>(
     unsafe { matmul_with::<D>(matrix, x, panels, around, out) }
 }
 
-/// A single row of activations goes through so many pairs of panels side by side.
-const PAIRS: usize = 2;
+/// A single row of activations goes through so many panels side by side.
+const PANELS: usize = 4;
+/// So many quarters of each of them are multiplied at once: half of a cache line.
+const QUARTERS: usize = 2;
 
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
@@ -155,9 +160,9 @@ unsafe fn matmul_with<D: Dot>(
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
-            while panel + 2 * PAIRS <= panels.end {
-                row::<D, PAIRS, 2>(matrix, x, panel, around, out, hidden);
-                panel += 2 * PAIRS;
+            while panel + PANELS <= panels.end {
+                row::<D>(matrix, x, panel, around, out, hidden);
+                panel += PANELS;
             }
         }
         for panel in panel..panels.end {
@@ -181,13 +186,12 @@ unsafe fn matmul_with<D: Dot>(
     }
 }
 
-/// The outputs of the panels from `first` on for a single row of activations: `N` times `P` panels. Of `P` panels each
-/// group of columns is multiplied before the next, of the others each block.
+/// The outputs of [`PANELS`] panels from `first` on for a single row of activations.
 ///
 /// # Safety
 /// Nobody else uses the panels' columns of `out`.
 #[inline(always)]
-unsafe fn row<D: Dot, const N: usize, const P: usize>(
+unsafe fn row<D: Dot>(
     matrix: &PackedMatrix,
     x: &Quantised,
     first: usize,
@@ -195,28 +199,35 @@ unsafe fn row<D: Dot, const N: usize, const P: usize>(
     out: &Shared<'_, f32>,
     hidden: Hidden,
 ) {
-    let panels: [[_; P]; N] = from_fn(|n| from_fn(|p| matrix.panel::<D::Tile>(first + n * P + p)));
-    for (_, scales) in panels.as_flattened() {
+    let panels: [_; PANELS] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
+    for (_, scales) in panels {
         touch(scales);
     }
     let span = matrix.packing().span();
-    let mut sums = [[[f32x4_splat(0.0); 4]; P]; N];
+    let mut sums = [[f32x4_splat(0.0); 4]; PANELS];
     for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
-        for (panels, sums) in panels.iter().zip(&mut sums) {
-            let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast());
-            // SAFETY: whole spans of tiles, and one of activations.
-            let dots = unsafe { dots::<D, P, 4, 1>(tiles, x.as_ptr(), hidden) };
-            for (((_, scales), sums), dots) in panels.iter().zip(sums).zip(dots) {
-                for ((sum, [dots]), scales) in sums.iter_mut().zip(dots).zip(scales[i].as_chunks::<4>().0) {
-                    *sum = add_scaled(*sum, D::finish(dots, &x[0]), f16x4(scales, hidden.f16), x[0].scale);
+        let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast::<v128>());
+        let (mut at, mut quarter) = (x.as_ptr(), 0);
+        while quarter < 4 {
+            // SAFETY: whole spans of tiles, and one of activations; `quarter` is below 4, and `at` is where it was.
+            unsafe {
+                let dots = dots::<D, PANELS, QUARTERS, 1>(tiles.map(|tile| tile.add(quarter)), at, hidden);
+                for (((_, scales), sums), dots) in panels.iter().zip(&mut sums).zip(dots) {
+                    for (q, [dots]) in (quarter..).zip(dots) {
+                        let sum = sums.get_unchecked_mut(q);
+                        let scales = f16x4(scales[i].as_chunks::<4>().0.get_unchecked(q), hidden.f16);
+                        *sum = add_scaled(*sum, D::finish(dots, &x[0]), scales, x[0].scale);
+                    }
                 }
+                at = at.add(hidden.zero);
             }
+            quarter += hidden.zero + QUARTERS;
         }
     }
-    for (panel, sums) in (first..).zip(sums.as_flattened()) {
+    for (panel, sums) in (first..).zip(sums) {
         // SAFETY: the caller gave us the panels alone.
         let (column, out) = unsafe { matrix.outputs(panel, 0, out) };
-        finish(*sums, around, column, out);
+        finish(sums, around, column, out);
     }
 }
 
