@@ -71,7 +71,7 @@ pub(super) fn page(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
             _ => (format!("peers-page/{peer}/{threads}"), format!("{peer} q8, {threads} threads")),
         };
         let of_the_goals = peer == "transformers.js" && threads == "1";
-        for turn in 0..if of_the_goals { TURNS } else { 1 } {
+        for _ in 0..if of_the_goals { TURNS } else { 1 } {
             // One that is not installed takes nothing away from the others.
             let answer = match script.run().and_then(|said| last_json(&said)) {
                 Ok(answer) => answer,
@@ -84,11 +84,7 @@ pub(super) fn page(plan: &Plan, models: &Path) -> Result<Vec<Figure>> {
                 let (id, what) = (format!("{id}/{name}"), format!("{of}: {what}"));
                 Figure::new(id, what, "tokens/s", &script.shown).with(answer[name].as_f64())
             });
-            if turn == 0 {
-                figures.extend(theirs);
-            } else {
-                add(&mut figures, theirs.into());
-            }
+            add(&mut figures, theirs);
             if of_the_goals {
                 add(&mut figures, decode()?);
             }
@@ -144,11 +140,12 @@ fn show_clients(clients: usize) -> String {
     format!("{clients} client{}", if clients == 1 { "" } else { "s" })
 }
 
-/// Adds the values of `later` to the figures with the same ids.
-fn add(figures: &mut [Figure], later: Vec<Figure>) {
+/// Adds the values of `later` to the figures with the same ids; others are added themselves.
+fn add(figures: &mut Vec<Figure>, later: impl IntoIterator<Item = Figure>) {
     for later in later {
-        if let Some(figure) = figures.iter_mut().find(|figure| figure.id == later.id) {
-            figure.values.extend(later.values);
+        match figures.iter_mut().find(|figure| figure.id == later.id) {
+            Some(figure) => figure.values.extend(later.values),
+            None => figures.push(later),
         }
     }
 }
