@@ -204,30 +204,17 @@ unsafe fn row<D: Dot>(
         touch(scales);
     }
     let span = matrix.packing().span();
-    let mut sums = [[f32x4_splat(0.0); 4]; PANELS];
+    let mut sums = [[[f32x4_splat(0.0)]; 4]; PANELS];
     for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
-        let tiles = panels.map(|(tiles, _)| tiles[i * span..][..span].as_ptr().cast::<v128>());
-        let (mut at, mut quarter) = (x.as_ptr(), 0);
-        while quarter < 4 {
-            // SAFETY: whole spans of tiles, and one of activations; `quarter` is below 4, and `at` is where it was.
-            unsafe {
-                let dots = dots::<D, PANELS, QUARTERS, 1>(tiles.map(|tile| tile.add(quarter)), at, hidden);
-                for (((_, scales), sums), dots) in panels.iter().zip(&mut sums).zip(dots) {
-                    for (q, [dots]) in (quarter..).zip(dots) {
-                        let sum = sums.get_unchecked_mut(q);
-                        let scales = f16x4(scales[i].as_chunks::<4>().0.get_unchecked(q), hidden.f16);
-                        *sum = add_scaled(*sum, D::finish(dots, &x[0]), scales, x[0].scale);
-                    }
-                }
-                at = at.add(hidden.zero);
-            }
-            quarter += hidden.zero + QUARTERS;
-        }
+        let tiles = panels.map(|(tiles, _)| &tiles[i * span..][..span]);
+        let scales = panels.map(|(_, scales)| &scales[i]);
+        // SAFETY: whole spans of tiles, and one of activations.
+        unsafe { add_dots::<D, PANELS, 1, QUARTERS>(tiles, scales, x.as_ptr(), &mut sums, hidden) };
     }
     for (panel, sums) in (first..).zip(sums) {
         // SAFETY: the caller gave us the panels alone.
         let (column, out) = unsafe { matrix.outputs(panel, 0, out) };
-        finish(sums, around, column, out);
+        finish(sums.map(|[sum]| sum), around, column, out);
     }
 }
 
@@ -251,7 +238,7 @@ unsafe fn panel_of<D: Dot, const M: usize>(
     let span = matrix.packing().span();
     let hidden = Hidden { group: size_of::<Block>() * group.len(), ..hidden };
     let xs = x.group(group.start, group.len()).chunks_exact(group.len() * span);
-    let mut sums = [[[f32x4_splat(0.0); M]; 4]; 2];
+    let mut sums = [[[[f32x4_splat(0.0); M]; 4]]; 2];
     let sums = &mut sums[..rows.len() / M];
     for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
         let mut x = xs[rows.start - group.start..].as_ptr();
@@ -259,9 +246,9 @@ unsafe fn panel_of<D: Dot, const M: usize>(
             // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
             unsafe {
                 match D::QUARTERS * 4 / M {
-                    1 => add_dots::<D, M, 1>(tiles, scales, x, sums, hidden),
-                    2 => add_dots::<D, M, 2>(tiles, scales, x, sums, hidden),
-                    _ => add_dots::<D, M, 4>(tiles, scales, x, sums, hidden),
+                    1 => add_dots::<D, 1, M, 1>([tiles], [scales], x, sums, hidden),
+                    2 => add_dots::<D, 1, M, 2>([tiles], [scales], x, sums, hidden),
+                    _ => add_dots::<D, 1, M, 4>([tiles], [scales], x, sums, hidden),
                 }
                 x = x.add(M);
             }
@@ -270,33 +257,35 @@ unsafe fn panel_of<D: Dot, const M: usize>(
     for (m, row) in rows.enumerate() {
         // SAFETY: the caller gave us the panel alone.
         let (column, out) = unsafe { matrix.outputs(panel, row, out) };
-        finish(sums[m / M].map(|rows| rows[m % M]), around, column, out);
+        finish(sums[m / M][0].map(|rows| rows[m % M]), around, column, out);
     }
 }
 
-/// Adds the products of a span of tiles with `M` of activations to the sums, `Q` quarters at a time.
+/// Adds the products of spans of tiles, of `P` panels, with `M` spans of activations to the sums, `Q` quarters at a time.
 ///
 /// # Safety
-/// `Q` divides 4; there are a span of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
+/// `Q` divides 4; there are whole spans of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
 #[inline(always)]
-unsafe fn add_dots<D: Dot, const M: usize, const Q: usize>(
-    tiles: &[D::Tile],
-    scales: &[u16; PANEL],
+unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize>(
+    tiles: [&[D::Tile]; P],
+    scales: [&[u16; PANEL]; P],
     mut x: *const Block,
-    sums: &mut [[v128; M]; 4],
+    sums: &mut [[[v128; M]; 4]; P],
     hidden: Hidden,
 ) {
-    let tile = tiles.as_ptr().cast::<v128>();
+    let tiles = tiles.map(|tiles| tiles.as_ptr().cast::<v128>());
     let mut first = 0;
     while first < 4 {
         // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
         unsafe {
-            let [dots] = dots::<D, 1, Q, M>([tile.add(first)], x, hidden);
-            for (q, dots) in (first..).zip(dots) {
-                let scales = f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16);
-                for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
-                    let x = &*x.add(m);
-                    *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
+            let dots = dots::<D, P, Q, M>(tiles.map(|tile| tile.add(first)), x, hidden);
+            for ((scales, sums), dots) in scales.iter().zip(&mut *sums).zip(dots) {
+                for (q, dots) in (first..).zip(dots) {
+                    let scales = f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16);
+                    for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
+                        let x = &*x.add(m);
+                        *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
+                    }
                 }
             }
             if Q == 4 {
