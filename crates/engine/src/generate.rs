@@ -111,7 +111,8 @@ impl Generator {
         }
         let context = self.model.config().n_positions;
         let generation = Generation::new(ids, settings, context, self.end_of_text.clone(), first_sequence)?;
-        Ok(Decoding { generator: self, generation, caches: Vec::new() })
+        let caches = generation.sequences.iter().map(|_| None).collect();
+        Ok(Decoding { generator: self, generation, caches })
     }
 
     /// [`Decoding::step`] for several decodings of this generator, with one run of the model for all of them: an answer
@@ -149,7 +150,8 @@ impl Generator {
 pub struct Decoding<'m> {
     generator: &'m Generator,
     generation: Generation,
-    caches: Vec<Cache>,
+    /// A sequence's, while it runs. That of the first one reads the prompt for all.
+    caches: Vec<Option<Cache>>,
 }
 
 impl Decoding<'_> {
@@ -159,9 +161,17 @@ impl Decoding<'_> {
         &self.generation
     }
 
+    /// Positions that are kept of all sequences that still run: what the memory for it grows with.
+    #[must_use]
+    pub fn cached_positions(&self) -> usize {
+        self.caches.iter().flatten().map(Cache::positions).sum()
+    }
+
     /// Ends the sequences that are still running, as [`Generation::stop`] does.
     pub fn stop(&mut self) -> Vec<(usize, String)> {
-        self.generation.stop()
+        let held = self.generation.stop();
+        self.drop_ended();
+        held
     }
 
     /// Runs the model once, for all sequences together; the tokens are those that became known, in order of their
@@ -182,20 +192,15 @@ impl Decoding<'_> {
         match generation.next(room) {
             Step::Over => 0,
             Step::Prefill { ids, .. } => {
-                if caches.is_empty() {
-                    caches.push(Cache::new(generator.model.config(), generation.positions()));
-                }
                 if !ids.is_empty() {
-                    batch.push((ids, &mut caches[0]));
+                    let new = || Cache::new(generator.model.config(), generation.positions());
+                    batch.push((ids, caches[0].get_or_insert_with(new)));
                 }
                 ids.len()
             }
             Step::Decode => {
                 let all = generation.sequences.iter().zip(caches);
-                batch.extend(
-                    all.filter(|(sequence, _)| sequence.is_running())
-                        .map(|(sequence, cache)| (sequence.last_id(), cache)),
-                );
+                batch.extend(all.filter_map(|(sequence, cache)| Some((sequence.last_id(), cache.as_mut()?))));
                 0
             }
         }
@@ -208,7 +213,7 @@ impl Decoding<'_> {
         logits: &mut impl Iterator<Item = Row<'l>>,
     ) -> Result<Option<Vec<Produced>>> {
         let Decoding { generator, generation, caches } = self;
-        let running = match generation.next(0) {
+        let running: Vec<usize> = match generation.next(0) {
             Step::Over => return Ok(None),
             Step::Decode => {
                 let all = generation.sequences.iter().enumerate();
@@ -221,17 +226,34 @@ impl Decoding<'_> {
                 if generation.prefilled < generation.prompt.len() {
                     return Ok(Some(Vec::new()));
                 }
-                let count = generation.sequences.len();
-                // The first sequence takes the cache itself, with the room that it has; the others take copies.
-                caches.extend((1..count).map(|_| caches[0].clone()).collect::<Vec<_>>());
                 let accept = |index| generation.accept(index, &mut row, generator.tokenizer.as_ref());
-                return (0..count).map(accept).collect::<Result<_>>().map(Some);
+                let produced = (0..caches.len()).map(accept).collect::<Result<_>>()?;
+                // The first sequence has the cache itself, with the room that it has; those that go on take copies.
+                let (first, others) = caches.split_first_mut().expect("there is a sequence");
+                for (cache, sequence) in others.iter_mut().zip(&generation.sequences[1..]) {
+                    if sequence.is_running() {
+                        cache.clone_from(first);
+                    }
+                }
+                self.drop_ended();
+                return Ok(Some(produced));
             }
         };
         // All of them, whatever becomes of the first: the next rows are another decoding's.
         let rows: Vec<_> = logits.take(running.len()).collect();
         let accept = |(index, mut row)| generation.accept(index, &mut row, generator.tokenizer.as_ref());
-        running.into_iter().zip(rows).map(accept).collect::<Result<_>>().map(Some)
+        let produced = running.into_iter().zip(rows).map(accept).collect::<Result<_>>()?;
+        self.drop_ended();
+        Ok(Some(produced))
+    }
+
+    /// Gives back the caches of the sequences that have ended.
+    fn drop_ended(&mut self) {
+        for (cache, sequence) in self.caches.iter_mut().zip(&self.generation.sequences) {
+            if !sequence.is_running() {
+                *cache = None;
+            }
+        }
     }
 }
 

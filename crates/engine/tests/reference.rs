@@ -297,6 +297,36 @@ fn several_sequences_equal_their_own_runs_one_by_one() {
     assert_ne!(together[0], together[1]);
 }
 
+#[test]
+fn a_sequence_has_a_cache_while_it_runs() {
+    let parameters = Parameters {
+        seed: Some(11),
+        max_new_tokens: Some(20),
+        temperature: Some(2.0),
+        num_return_sequences: Some(4),
+        ..Parameters::default()
+    };
+    let ids = |end_of_text: &[u32]| {
+        let model = gpt2("gpt2-transformer-prefix", Dtype::Q8);
+        let generator = Generator::new(model, None, Parameters::default(), end_of_text.to_vec()).unwrap();
+        let mut decoding = generator.start(Prompt::Ids(&[3, 1, 4]), &parameters, 0).unwrap();
+        assert_eq!(decoding.cached_positions(), 0);
+        while decoding.step(&SingleThread).unwrap().is_some() {
+            // What a sequence has drawn last was not run yet.
+            let expected: usize = decoding.generation().running().map(|s| 3 + s.new_ids().len() - 1).sum();
+            assert_eq!(decoding.cached_positions(), expected);
+        }
+        let sequences = decoding.generation().sequences();
+        sequences.iter().map(|sequence| sequence.new_ids().to_vec()).collect::<Vec<_>>()
+    };
+    // Every sequence's full length; then with an end that the first one draws at once, and another in its middle.
+    let whole = ids(&[96]);
+    let cut = ids(&[whole[0][0], whole[1][8]]);
+    assert_eq!(cut[0].len(), 1);
+    assert!((2..=9).contains(&cut[1].len()), "{cut:?}");
+    assert!(cut.iter().zip(&whole).all(|(cut, whole)| whole.starts_with(cut)));
+}
+
 /// The model as `dtype` is off by at most `limit` of the largest logit in f32.
 #[track_caller]
 fn check_near(case: &str, dtype: Dtype, limit: f32) {
