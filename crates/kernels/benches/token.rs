@@ -68,8 +68,9 @@ fn each(c: &mut Criterion, group: &str, name: &str, throughput: Throughput, run:
     }
 }
 
-/// Plain reads of 134 MB, about what a token reads, that lie where weights lie, whatever memory or cache that is. Eight streams side by side, line by line:
-/// one alone leaves half of the bandwidth unused on some servers, since processors fetch ahead within a page only.
+/// Plain reads of 134 MB, about what a token reads, that lie where weights lie, whatever memory or cache that is. Eight
+/// streams side by side, line by line: one alone leaves half of the bandwidth unused on some servers, since processors fetch
+/// ahead within a page only.
 fn memory(c: &mut Criterion) {
     /// Parts that threads take.
     const PARTS: usize = 64;

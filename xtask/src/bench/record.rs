@@ -225,13 +225,23 @@ fn parts(value: &Value) -> Option<Vec<Taken>> {
 
 /// The processor's name, where the system says it.
 fn cpu() -> String {
-    let linux = || {
-        let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
+    let linux = || processor(&fs::read_to_string("/proc/cpuinfo").ok()?);
     let mac = || output_of(Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"])).ok();
     linux().or_else(mac).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// The name in `/proc/cpuinfo`, with family and model where they stand: a virtual machine may call processors of several
+/// generations by one name.
+fn processor(text: &str) -> Option<String> {
+    let value = |name: &str| {
+        let mut rows = text.lines().filter_map(|line| line.split_once(':'));
+        rows.find(|(found, _)| found.trim() == name).map(|(_, value)| value.trim().to_owned())
+    };
+    let name = value("model name")?;
+    Some(match (value("cpu family"), value("model")) {
+        (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        _ => name,
+    })
 }
 
 fn slug(name: &str) -> String {
@@ -356,6 +366,10 @@ mod tests {
 
     #[test]
     fn what_the_system_says_is_read() {
+        let processors =
+            "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nmodel name\t: B\n";
+        assert_eq!(processor(processors).as_deref(), Some("AMD EPYC (family 25, model 17)"));
+        assert_eq!(processor("model name\t: Cortex\n").as_deref(), Some("Cortex"));
         assert_eq!(instruction_sets("x: 1\nflags\t\t: fpu avx2 avx512_vnni\n"), "avx2, avx512_vnni");
         assert_eq!(memory("MemTotal:       24576000 kB\n").as_deref(), Some("23 GiB"));
         assert_eq!(os_name("ID=x\nPRETTY_NAME=\"Debian 12\"\n").as_deref(), Some("Debian 12"));
