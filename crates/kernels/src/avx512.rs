@@ -306,12 +306,17 @@ struct Panels<'a, const P: usize> {
 /// `-128 * sum(w)` of each row of a span: what its dot products with activations plus 128 have too much, negative.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn excess(tiles: &[Tile]) -> [i32; PANEL] {
-    let mut sums = _mm512_setzero_si512();
-    for group in tiles.iter().flat_map(|tile| &tile.0) {
-        // SAFETY: this function enables AVX-512 F.
-        let w = unsafe { load::<false>(group) };
-        sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w);
+    // Four sums, so that a product need not wait for the one before it.
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for tile in tiles {
+        for (i, group) in tile.0.iter().enumerate() {
+            // SAFETY: this function enables AVX-512 F.
+            let w = unsafe { load::<false>(group) };
+            sums[i % 4] = _mm512_dpbusd_epi32(sums[i % 4], _mm512_set1_epi8(-128), w);
+        }
     }
+    let [a, b, c, d] = sums;
+    let sums = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
     let mut excess = [0; PANEL];
     // SAFETY: 64 bytes.
     unsafe {
