@@ -57,6 +57,8 @@ use pool::Shared;
 pub use pool::{Pool, SingleThread};
 use quantised::{Block, Quantised};
 use scalar::LANES;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use simd128::streams::lend_clock;
 use std::ops::Range;
 #[cfg(not(target_arch = "wasm32"))]
 pub use team::Team;

@@ -479,21 +479,28 @@ impl PackedMatrix {
         // With maxima a task has whole blocks of groups, and does one after the other.
         let per_task = if around.maxima { per_task.next_multiple_of(LANES) } else { per_task };
         let step = if around.maxima { LANES } else { per_task };
-        Quantised::with(isa, x, m, self.packing, around.norm, pool, |x| {
-            let out = Shared::new(out);
-            pool.run(panels.div_ceil(per_task), &|task| {
-                let end = panels.min((task + 1) * per_task);
-                for first in (task * per_task..end).step_by(step) {
-                    // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
-                    unsafe {
-                        matmul(isa, self, x, first..end.min(first + step), around, &out);
-                        if around.maxima {
-                            self.store_maxima(isa, m, first, &out);
+        let mut run = || {
+            Quantised::with(isa, x, m, self.packing, around.norm, pool, |x| {
+                let out = Shared::new(out);
+                pool.run(panels.div_ceil(per_task), &|task| {
+                    let end = panels.min((task + 1) * per_task);
+                    for first in (task * per_task..end).step_by(step) {
+                        // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
+                        unsafe {
+                            matmul(isa, self, x, first..end.min(first + step), around, &out);
+                            if around.maxima {
+                                self.store_maxima(isa, m, first, &out);
+                            }
                         }
                     }
-                }
-            });
-        });
+                });
+            })
+        };
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        if m == 1 {
+            return super::simd128::streams::timed(self.size_bytes(), run);
+        }
+        run();
     }
 
     /// Stores the maxima of the block of groups that begins with panel `first`, whose outputs are there.

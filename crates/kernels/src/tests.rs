@@ -472,6 +472,19 @@ fn a_product_is_the_same_in_streams() {
     }
 }
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[test]
+fn a_product_is_the_same_in_one_stream() {
+    let (rows, cols) = (150, 256);
+    for packing in [Packing::Q4, Packing::Q8, Packing::Q8By128] {
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(1, rows * cols)).unwrap();
+        for several in [false, true] {
+            simd128::streams::force(several);
+            twins_agree(|isa| product(isa, &matrix, &numbers(2, cols), 1, &SingleThread));
+        }
+    }
+}
+
 /// What the standard promises is there, so the tests above are of these too; of the two full 8-bit forms an engine has one
 /// or none.
 /// Who emulates a processor says in `INKLING_BEST_ISA` which one it is, so that no kernel goes untested unnoticed.

@@ -23,10 +23,12 @@ pub use node::Node;
 use wasm_bindgen::prelude::*;
 
 /// Runs when the module is instantiated: from then on a panic is told to every node of this thread before it ends the
-/// module, since WebAssembly itself only says `unreachable`.
+/// module, since WebAssembly itself only says `unreachable`. And the kernels get a clock.
 #[wasm_bindgen(start)]
 pub fn start() {
     std::panic::set_hook(Box::new(|panic| node::announce_death(&panic.to_string())));
+    #[cfg(target_feature = "simd128")]
+    inkling_engine::kernels::lend_clock(host::now);
 }
 
 /// The instruction set that the kernels of this module run on, such as `RelaxedSimdUnsigned`.

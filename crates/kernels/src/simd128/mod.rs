@@ -17,14 +17,16 @@
 //!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
 //! that it sees, up to the end of a page, and has as many loads under way as it finds among the next few hundred
-//! instructions: so [`row`] goes through four panels side by side, group by group. It multiplies half of each line first,
+//! instructions: so [`row`] may go through four panels side by side, group by group. It multiplies half of each line first,
 //! which asks for the lines with half of the instructions, and leaves registers for four panels' sums; the other half is
-//! at hand then. The panels' scales, of which only every second tile needs a new line, are read before the weights. Loads
-//! from what comes next, as a request for it, made it slower, be it a page of weights or the next panels' scales: what
-//! waits for them holds up everything behind.
+//! at hand then. Where one stream is read fastest it takes panel after panel, whole lines at once: [`streams`] finds out. The
+//! panels' scales, of which only every second tile needs a new line, are read before the weights (a single panel takes a
+//! third more without). Loads from what comes next, as a request for it, made it slower, be it a page of weights or the next
+//! panels' scales: what waits for them holds up everything behind.
 
 mod dot;
 mod lanes;
+pub(crate) mod streams;
 
 use super::Around;
 use super::f16::{F16_BIAS, F16_PLACES};
@@ -140,7 +142,7 @@ unsafe fn matmul_q4<D: Dot<Tile = TileQ4>>(
     unsafe { matmul_with::<D>(matrix, x, panels, around, out) }
 }
 
-/// A single row of activations goes through so many panels side by side.
+/// A single row of activations goes through so many panels side by side where several streams are read fastest.
 const PANELS: usize = 4;
 /// So many quarters of each of them are multiplied at once: half of a cache line.
 const QUARTERS: usize = 2;
@@ -160,9 +162,13 @@ unsafe fn matmul_with<D: Dot>(
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
-            while panel + PANELS <= panels.end {
-                row::<D>(matrix, x, panel, around, out, hidden);
+            while streams::several() && panel + PANELS <= panels.end {
+                row::<D, PANELS, QUARTERS>(matrix, x, panel, around, out, hidden);
                 panel += PANELS;
+            }
+            while panel < panels.end {
+                row::<D, 1, 4>(matrix, x, panel, around, out, hidden);
+                panel += 1;
             }
         }
         for panel in panel..panels.end {
@@ -186,12 +192,12 @@ unsafe fn matmul_with<D: Dot>(
     }
 }
 
-/// The outputs of [`PANELS`] panels from `first` on for a single row of activations.
+/// The outputs of `P` panels from `first` on for a single row of activations, `Q` quarters at a time.
 ///
 /// # Safety
 /// Nobody else uses the panels' columns of `out`.
 #[inline(always)]
-unsafe fn row<D: Dot>(
+unsafe fn row<D: Dot, const P: usize, const Q: usize>(
     matrix: &PackedMatrix,
     x: &Quantised,
     first: usize,
@@ -199,17 +205,17 @@ unsafe fn row<D: Dot>(
     out: &Shared<'_, f32>,
     hidden: Hidden,
 ) {
-    let panels: [_; PANELS] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
+    let panels: [_; P] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
     for (_, scales) in panels {
         touch(scales);
     }
     let span = matrix.packing().span();
-    let mut sums = [[[f32x4_splat(0.0)]; 4]; PANELS];
+    let mut sums = [[[f32x4_splat(0.0)]; 4]; P];
     for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
         let tiles = panels.map(|(tiles, _)| &tiles[i * span..][..span]);
         let scales = panels.map(|(_, scales)| &scales[i]);
         // SAFETY: whole spans of tiles, and one of activations.
-        unsafe { add_dots::<D, PANELS, 1, QUARTERS>(tiles, scales, x.as_ptr(), &mut sums, hidden) };
+        unsafe { add_dots::<D, P, 1, Q>(tiles, scales, x.as_ptr(), &mut sums, hidden) };
     }
     for (panel, sums) in (first..).zip(sums) {
         // SAFETY: the caller gave us the panels alone.
