@@ -233,15 +233,17 @@ fn cpu() -> String {
 /// The name in `/proc/cpuinfo`, with family and model where they stand: a virtual machine may call processors of several
 /// generations by one name.
 fn processor(text: &str) -> Option<String> {
-    let value = |name: &str| {
-        let mut rows = text.lines().filter_map(|line| line.split_once(':'));
-        rows.find(|(found, _)| found.trim() == name).map(|(_, value)| value.trim().to_owned())
-    };
-    let name = value("model name")?;
-    Some(match (value("cpu family"), value("model")) {
+    let name = value_of(text, "model name")?;
+    Some(match (value_of(text, "cpu family"), value_of(text, "model")) {
         (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
-        _ => name,
+        _ => name.to_owned(),
     })
+}
+
+/// What stands behind `name` and a colon, in the first line that begins so: files in `/proc` are written like that.
+fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut rows = text.lines().filter_map(|line| line.split_once(':'));
+    rows.find(|(found, _)| found.trim() == name).map(|(_, value)| value.trim())
 }
 
 fn slug(name: &str) -> String {
@@ -272,7 +274,7 @@ fn machine(plan: &Plan) -> Vec<(String, String)> {
 }
 
 fn instruction_sets(cpuinfo: &str) -> String {
-    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let flags = value_of(cpuinfo, "flags").unwrap_or_default();
     let known = ["avx2", "avx_vnni", "avx512f", "avx512_vnni"];
     let found: Vec<&str> =
         known.into_iter().filter(|isa| flags.split_whitespace().any(|flag| flag == *isa)).collect();
@@ -280,14 +282,7 @@ fn instruction_sets(cpuinfo: &str) -> String {
 }
 
 fn memory(meminfo: &str) -> Option<String> {
-    let kib: f64 = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?
-        .trim()
-        .split(' ')
-        .next()?
-        .parse()
-        .ok()?;
+    let kib: f64 = value_of(meminfo, "MemTotal")?.split(' ').next()?.parse().ok()?;
     Some(format!("{:.0} GiB", kib / f64::from(1 << 20)))
 }
 
