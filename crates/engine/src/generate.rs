@@ -227,7 +227,7 @@ impl Decoding<'_> {
                     return Ok(Some(Vec::new()));
                 }
                 let accept = |index| generation.accept(index, &mut row, generator.tokenizer.as_ref());
-                let produced = (0..caches.len()).map(accept).collect::<Result<_>>()?;
+                let produced = (0..caches.len()).map(accept).collect::<Result<_>>().map(Some);
                 // The first sequence has the cache itself, with the room that it has; those that go on take copies.
                 let (first, others) = caches.split_first_mut().expect("there is a sequence");
                 for (cache, sequence) in others.iter_mut().zip(&generation.sequences[1..]) {
@@ -236,15 +236,15 @@ impl Decoding<'_> {
                     }
                 }
                 self.drop_ended();
-                return Ok(Some(produced));
+                return produced;
             }
         };
         // All of them, whatever becomes of the first: the next rows are another decoding's.
         let rows: Vec<_> = logits.take(running.len()).collect();
         let accept = |(index, mut row)| generation.accept(index, &mut row, generator.tokenizer.as_ref());
-        let produced = running.into_iter().zip(rows).map(accept).collect::<Result<_>>()?;
+        let produced = running.into_iter().zip(rows).map(accept).collect::<Result<_>>().map(Some);
         self.drop_ended();
-        Ok(Some(produced))
+        produced
     }
 
     /// Gives back the caches of the sequences that have ended.
