@@ -589,6 +589,6 @@ impl PackedMatrix {
             return panels;
         }
         let least = TASK.div_ceil(PANEL * self.cols * m.max(1));
-        panels.div_ceil(threads * 4).max(least)
+        panels.div_ceil(threads * 8).max(least)
     }
 }

@@ -7,6 +7,10 @@
 //! One run is open at a time. Whoever opens it works on it too, and never waits for a helper that has not come: it
 //! takes task after task until none is left, closes the run, and waits only for helpers that are inside. A run that is
 //! asked for while another one is open (by another thread, or by a task) is done by its caller alone.
+//!
+//! Each thread has a share of a run's tasks, which are neighbours, and takes from the others' when its own is done. A
+//! task's weights follow its neighbour's in memory, so each thread reads one stream to the end of its share: with tasks
+//! dealt out in turns every task began another one.
 
 use super::pool::Pool;
 use std::any::Any;
@@ -32,8 +36,8 @@ pub struct Team {
     turn: AtomicUsize,
     /// The open run's work.
     work: UnsafeCell<Option<Work>>,
-    /// The open run's next task.
-    next: AtomicUsize,
+    /// The open run's tasks that nobody has taken: a share for each thread.
+    shares: Box<[Share]>,
     /// Helpers that may be reading `work`.
     inside: AtomicUsize,
     /// What a task panicked with on a helper.
@@ -45,11 +49,30 @@ pub struct Team {
     disbanded: AtomicBool,
 }
 
-/// A run's tasks, as long as it is open.
+/// What a run's tasks do, as long as it is open.
 #[derive(Clone, Copy)]
 struct Work {
     task: *const (dyn Fn(usize) + Sync),
-    tasks: usize,
+}
+
+/// Tasks from `next` to `end`. On cache lines of its own, since its thread writes it all the time.
+#[repr(align(128))]
+struct Share {
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
+
+impl Share {
+    const fn new() -> Self {
+        Self { next: AtomicUsize::new(0), end: AtomicUsize::new(0) }
+    }
+
+    /// The next task. A share that is empty is not written to: the others look into it, too.
+    fn take(&self) -> Option<usize> {
+        let end = self.end.load(Relaxed);
+        let left = self.next.load(Relaxed) < end;
+        left.then(|| self.next.fetch_add(1, Relaxed)).filter(|index| *index < end)
+    }
 }
 
 // SAFETY: `work` is written only by the thread that has taken the team, while no run is open and no helper is inside,
@@ -62,12 +85,13 @@ impl Team {
     /// A team of `threads` threads, of which the caller of [`Pool::run`] is one; the host starts the others.
     #[must_use]
     pub fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
         Self {
-            threads: threads.max(1),
+            threads,
             taken: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             work: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            shares: (0..threads).map(|_| Share::new()).collect(),
             inside: AtomicUsize::new(0),
             panic: Mutex::new(None),
             asleep: AtomicUsize::new(0),
@@ -89,14 +113,14 @@ impl Team {
             last = turn;
             // First inside, then a look whether the run is still open. `run` closes first, then looks who is inside. All
             // four are in one order for all threads, so that a helper that reads `work` is one that `run` waits for.
-            self.inside.fetch_add(1, SeqCst);
+            let helpers = self.inside.fetch_add(1, SeqCst);
             if self.turn.load(SeqCst) == turn {
                 // SAFETY: the run is open, and stays so in `work` until this helper is not inside any more.
                 let work = unsafe { (*self.work.get()).expect("an open run has work") };
                 // SAFETY: `run` borrows the task until the helpers are out.
                 let task = unsafe { &*work.task };
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, work.tasks))) {
-                    self.next.store(work.tasks, Relaxed);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, helpers + 1))) {
+                    self.shares.iter().for_each(|share| share.end.store(0, Relaxed));
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
                 }
             }
@@ -141,13 +165,13 @@ impl Team {
         }
     }
 
-    fn take_tasks(&self, task: &(dyn Fn(usize) + Sync), tasks: usize) {
-        loop {
-            let index = self.next.fetch_add(1, Relaxed);
-            if index >= tasks {
-                return;
+    /// Does what is left of the share `own`, then of those behind it.
+    fn take_tasks(&self, task: &(dyn Fn(usize) + Sync), own: usize) {
+        let (before, from_own) = self.shares.split_at(own % self.shares.len());
+        for share in from_own.iter().chain(before) {
+            while let Some(index) = share.take() {
+                task(index);
             }
-            task(index);
         }
     }
 }
@@ -166,12 +190,15 @@ impl Pool for Team {
         let task_for_helpers: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
         // SAFETY: this thread has taken the team, no run is open, and the last run's helpers are out.
-        unsafe { *self.work.get() = Some(Work { task: task_for_helpers, tasks }) };
-        self.next.store(0, Relaxed);
+        unsafe { *self.work.get() = Some(Work { task: task_for_helpers }) };
+        for (i, share) in self.shares.iter().enumerate() {
+            share.next.store(tasks * i / self.threads, Relaxed);
+            share.end.store(tasks * (i + 1) / self.threads, Relaxed);
+        }
         self.turn.fetch_add(1, SeqCst);
         let open = Open(self);
         self.rouse();
-        self.take_tasks(task, tasks);
+        self.take_tasks(task, 0);
         drop(open);
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -240,6 +267,30 @@ mod tests {
         for threads in [1, 2, 4] {
             with(threads, |team| (0..20_000).for_each(|run| every_task_runs_once(team, run % 9)));
         }
+    }
+
+    #[test]
+    fn a_thread_takes_neighbours_as_long_as_its_share_lasts() {
+        with(2, |team| {
+            let (tasks, met) = (100, AtomicUsize::new(0));
+            let taken = Mutex::new(Vec::new());
+            team.run(tasks, &|task| {
+                // Until both threads are there.
+                met.fetch_add(1, SeqCst);
+                while met.load(SeqCst) < 2 {
+                    std::hint::spin_loop();
+                }
+                taken.lock().unwrap().push((std::thread::current().id(), task));
+            });
+            let taken = taken.into_inner().unwrap();
+            let first = |of: usize| taken.iter().find(|(_, task)| *task == of).unwrap().0;
+            assert_ne!(first(0), first(50), "each begins with its own share");
+            for own in [0, 50] {
+                let of_thread = taken.iter().filter(|(id, _)| *id == first(own)).map(|(_, task)| *task);
+                let shared = of_thread.take_while(|task| (own..own + 50).contains(task)).collect::<Vec<_>>();
+                assert!(shared.is_sorted() && shared[0] == own, "{shared:?}");
+            }
+        });
     }
 
     #[test]
