@@ -32,6 +32,8 @@ pub(super) trait Dot {
     type Weights: Copy;
     /// 4 activations, made ready once for all weights.
     type Activations: Copy;
+    /// The activations of [`HELD`](Self::HELD) groups, as they are stored.
+    type Held: Copy;
     /// The sums of 4 rows.
     type Sums: Copy;
 
@@ -39,12 +41,12 @@ pub(super) trait Dot {
     const GROUPS: usize = 1;
     /// Where a block's activations begin, in bytes, and how many 4 of them take.
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, q), 4);
+    /// Groups whose activations a register holds.
+    const HELD: usize = 16 / Self::ACTIVATIONS.1;
     /// Rows of activations that are multiplied together.
     const ROWS: usize = 4;
     /// Quarters whose sums, with those of 4 rows of activations, can be held at once.
     const QUARTERS: usize = 2;
-    /// Copies of the loop's body in one turn.
-    const UNROLLED: usize = 2;
 
     /// A number that every product needs.
     fn constant() -> v128;
@@ -57,6 +59,11 @@ pub(super) trait Dot {
     /// # Safety
     /// `at` is a group's activations, as `ACTIVATIONS` says.
     unsafe fn activations(at: *const u8) -> Self::Activations;
+    /// # Safety
+    /// `at` is the activations of `HELD` groups.
+    unsafe fn hold(at: *const u8) -> Self::Held;
+    /// What [`activations`](Self::activations) gives, of the group `i` of those that are held.
+    fn pick(held: Self::Held, i: usize) -> Self::Activations;
     /// Adds the products of 4 columns.
     fn add(sums: Self::Sums, w: Self::Weights, x: Self::Activations, constant: v128) -> Self::Sums;
     /// The dot products with `x`, or with a span that begins with it.
@@ -107,6 +114,27 @@ unsafe fn load4(at: *const u8) -> v128 {
     unsafe { v128_load32_splat(at.cast()) }
 }
 
+/// A register from `at` on.
+///
+/// # Safety
+/// There are 16 bytes.
+#[inline(always)]
+unsafe fn load16(at: *const u8) -> v128 {
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { v128_load(at.cast()) }
+}
+
+/// The `i`th 4 bytes of a register, four times.
+#[inline(always)]
+fn splat4(held: v128, i: usize) -> v128 {
+    match i {
+        0 => i32x4_shuffle::<0, 0, 0, 0>(held, held),
+        1 => i32x4_shuffle::<1, 1, 1, 1>(held, held),
+        2 => i32x4_shuffle::<2, 2, 2, 2>(held, held),
+        _ => i32x4_shuffle::<3, 3, 3, 3>(held, held),
+    }
+}
+
 /// A block's 32 numbers.
 #[inline(always)]
 fn load_all(q: &[i8; BLOCK]) -> [v128; 2] {
@@ -132,6 +160,7 @@ impl Dot for Plain {
     type Tile = Tile;
     type Weights = [v128; 2];
     type Activations = v128;
+    type Held = v128;
     type Sums = [v128; 2];
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 8);
@@ -159,6 +188,17 @@ impl Dot for Plain {
     unsafe fn activations(at: *const u8) -> v128 {
         // SAFETY: the caller's promise.
         unsafe { v128_load64_splat(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> v128 {
+        if i == 0 { i64x2_shuffle::<0, 0>(held, held) } else { i64x2_shuffle::<1, 1>(held, held) }
     }
 
     #[inline(always)]
@@ -199,6 +239,7 @@ impl Dot for Signed7 {
     type Tile = Tile;
     type Weights = v128;
     type Activations = [v128; 2];
+    type Held = [v128; 2];
     type Sums = v128;
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 4);
@@ -224,6 +265,17 @@ impl Dot for Signed7 {
     unsafe fn activations(at: *const u8) -> [v128; 2] {
         // SAFETY: the caller's promise.
         unsafe { [load4(at), load4(at.add(BLOCK))] }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> [v128; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [load16(at), load16(at.add(BLOCK))] }
+    }
+
+    #[inline(always)]
+    fn pick(held: [v128; 2], i: usize) -> [v128; 2] {
+        held.map(|held| splat4(held, i))
     }
 
     #[inline(always)]
@@ -260,6 +312,7 @@ impl Dot for Unsigned8 {
     type Tile = Tile;
     type Weights = v128;
     type Activations = v128;
+    type Held = v128;
     type Sums = v128;
 
     fn constant() -> v128 {
@@ -281,6 +334,17 @@ impl Dot for Unsigned8 {
     unsafe fn activations(at: *const u8) -> v128 {
         // SAFETY: the caller's promise.
         unsafe { load4(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> v128 {
+        splat4(held, i)
     }
 
     #[inline(always)]
@@ -308,6 +372,7 @@ impl Dot for Signed8 {
     type Tile = Tile;
     type Weights = v128;
     type Activations = v128;
+    type Held = v128;
     type Sums = v128;
 
     fn constant() -> v128 {
@@ -329,6 +394,17 @@ impl Dot for Signed8 {
     unsafe fn activations(at: *const u8) -> v128 {
         // SAFETY: the caller's promise.
         unsafe { Unsigned8::activations(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> v128 {
+        splat4(held, i)
     }
 
     #[inline(always)]
@@ -357,11 +433,11 @@ impl Dot for Nibbles {
     /// The even columns of 4 rows, and the odd ones.
     type Weights = [v128; 2];
     type Activations = [v128; 2];
+    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
     const QUARTERS: usize = 1;
-    const UNROLLED: usize = 1;
 
     fn constant() -> v128 {
         i16x8_splat(15)
@@ -388,6 +464,18 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> [v128; 2] {
+        let x = splat4(held, i);
+        [i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8)]
+    }
+
+    #[inline(always)]
     fn add(sums: v128, w: [v128; 2], x: [v128; 2], _: v128) -> v128 {
         i32x4_add(sums, i32x4_add(i32x4_dot_i16x8(w[0], x[0]), i32x4_dot_i16x8(w[1], x[1])))
     }
@@ -404,10 +492,10 @@ impl Dot for Nibbles {
     type Tile = TileQ4;
     type Weights = v128;
     type Activations = v128;
+    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
-    const UNROLLED: usize = 1;
 
     fn constant() -> v128 {
         u8x16_splat(15)
@@ -433,6 +521,17 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> v128 {
+        splat4(held, i)
+    }
+
+    #[inline(always)]
     fn add(sums: v128, w: v128, x: v128, constant: v128) -> v128 {
         Unsigned8::add(sums, w, x, constant)
     }
@@ -453,10 +552,10 @@ impl Dot for NibblePairs {
     type Tile = TileQ4;
     type Weights = v128;
     type Activations = v128;
+    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
-    const UNROLLED: usize = 1;
 
     fn constant() -> v128 {
         Nibbles::constant()
@@ -477,6 +576,17 @@ impl Dot for NibblePairs {
     unsafe fn activations(at: *const u8) -> v128 {
         // SAFETY: the caller's promise.
         unsafe { Nibbles::activations(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { load16(at) }
+    }
+
+    #[inline(always)]
+    fn pick(held: v128, i: usize) -> v128 {
+        splat4(held, i)
     }
 
     #[inline(always)]

@@ -5,15 +5,16 @@
 //! the build and the engine have: [`dot`] has the ways. Vectors of f32 are in [`lanes`].
 //!
 //! What a compiler makes of it decides the speed, and there are two of them. In straight-line code LLVM moves every
-//! product of a sum behind the last operand, and V8 then keeps dozens of operands on the stack: so the groups of a tile
-//! are a loop, whose sums it cannot move ([`dots`]), of a length that it does not know ([`Hidden`]). Two groups in one turn
-//! are parted by an exit that nobody takes, since it moves nothing across a branch; with four V8's code was slower. Its
-//! pass that makes addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for
-//! nothing; the engine's builds turn it off. V8 makes constants anew in each turn, unless they come from memory.
+//! product of a sum behind the last operand, and V8 then keeps dozens of operands on the stack. It moves nothing across a
+//! branch: so the groups of a tile are parted by exits that nobody takes ([`dots`]), each with a condition of its own,
+//! since of equal ones it keeps the first. It does not know the number that they compare ([`Hidden`]). Its pass that makes
+//! addresses cheaper (`loop-reduce`) costs an addition for each load here, since V8 adds constants for nothing; the engine's
+//! builds turn it off. V8 makes constants anew in each turn of a loop, unless they come from memory.
 //!
 //! What is loaded to be broadcast costs V8 two instructions, since it adds up the address first; whole registers are
-//! loaded by one. So [`Signed7`], which broadcasts twice for each row, holds the sums of two rows with all quarters, and
-//! the others those of four rows with some.
+//! loaded by one. So a single row's activations are loaded several groups at once and picked from registers. For several
+//! rows there are no registers left: [`Signed7`], which broadcasts twice for each row, holds the sums of two rows with all
+//! quarters, and the others those of four rows with some. The scales of a panel are converted once for all rows.
 //!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
 //! that it sees, up to the end of a page, and has as many loads under way as it finds among the next few hundred
@@ -50,7 +51,7 @@ struct Hidden {
     span: usize,
     /// Bytes of a group's blocks for a tile.
     group: usize,
-    /// 0.
+    /// 0: the exits that nobody takes compare it with other numbers.
     zero: usize,
     /// [`Dot::constant`].
     constant: v128,
@@ -85,36 +86,33 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
 ) -> [[[D::Sums; M]; Q]; P] {
     let (first, step) = D::ACTIVATIONS;
     // Other numbers of rows are what is left over.
-    let copies = if P > 1 || M == D::ROWS { D::UNROLLED } else { 1 };
+    let copies = if M == 1 || M == D::ROWS { size_of::<D::Tile>() / 64 } else { 1 };
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
         let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
         let (mut at, mut x) = (quarters, x.cast::<u8>().add(first));
         let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
+        let mut held = D::hold(x);
         loop {
-            while at[0] != end {
-                for copy in 0..copies {
-                    if copy > 0 && hidden.zero != 0 {
-                        break;
-                    }
-                    for group in 0..D::GROUPS {
-                        for (at, dots) in at.iter().zip(&mut dots) {
-                            let w: [_; Q] =
-                                from_fn(|q| D::weights(at.add(4 * copy + q), group, hidden.constant));
-                            for m in 0..M {
-                                let group = copy * D::GROUPS + group;
-                                let x = D::activations(x.add(m * size_of::<Block>() + group * step));
-                                for (w, dots) in w.iter().zip(&mut *dots) {
-                                    dots[m] = D::add(dots[m], *w, x, hidden.constant);
-                                }
+            'tile: loop {
+                macro_rules! copies {
+                    ($($copy:literal)*) => {$(
+                        if $copy < copies {
+                            if $copy > 0 && hidden.zero == $copy {
+                                break 'tile;
                             }
+                            add_groups::<D, P, Q, M>($copy, at, x, &mut held, &mut dots, hidden.constant);
                         }
-                    }
+                    )*};
                 }
+                copies!(0 1 2 3 4 5 6 7);
                 for at in &mut at {
                     *at = at.add(4 * copies);
                 }
                 x = x.add(step * D::GROUPS * copies);
+                if copies > 1 || at[0] == end {
+                    break;
+                }
             }
             if end == last {
                 break;
@@ -124,6 +122,45 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
             x = x.add(hidden.group - BLOCK / 4 * step);
         }
         dots
+    }
+}
+
+/// Adds the products of the groups in the registers with the number `copy` from `at` and `x` on. `held` is what a single row
+/// keeps from copy to copy.
+///
+/// # Safety
+/// As for [`dots`].
+#[inline(always)]
+unsafe fn add_groups<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
+    copy: usize,
+    at: [*const v128; P],
+    x: *const u8,
+    held: &mut D::Held,
+    dots: &mut [[[D::Sums; M]; Q]; P],
+    constant: v128,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        for group in 0..D::GROUPS {
+            let number = copy * D::GROUPS + group;
+            let x = x.add(number * D::ACTIVATIONS.1);
+            for (at, dots) in at.iter().zip(&mut *dots) {
+                let w: [_; Q] = from_fn(|q| D::weights(at.add(4 * copy + q), group, constant));
+                for m in 0..M {
+                    let x = if M > 1 {
+                        D::activations(x.add(m * size_of::<Block>()))
+                    } else {
+                        if number % D::HELD == 0 {
+                            *held = D::hold(x);
+                        }
+                        D::pick(*held, number % D::HELD)
+                    };
+                    for (w, dots) in w.iter().zip(&mut *dots) {
+                        dots[m] = D::add(dots[m], *w, x, constant);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -157,137 +194,155 @@ unsafe fn matmul_with<D: Dot>(
     around: &Around<'_>,
     out: &Shared<'_, f32>,
 ) {
-    let hidden = Hidden::new::<D>(matrix.packing().span());
+    let product = Product { matrix, x, around, out, hidden: Hidden::new::<D>(matrix.packing().span()) };
     let mut panel = panels.start;
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
             while streams::several() && panel + PANELS <= panels.end {
-                row::<D, PANELS, QUARTERS>(matrix, x, panel, around, out, hidden);
+                product.row::<D, PANELS, QUARTERS>(panel, 0, &(0..1));
                 panel += PANELS;
             }
             while panel < panels.end {
-                row::<D, 1, 4>(matrix, x, panel, around, out, hidden);
+                product.row::<D, 1, 4>(panel, 0, &(0..1));
                 panel += 1;
             }
         }
+        let mut scales = Vec::new();
         for panel in panel..panels.end {
+            widen(matrix.panel::<D::Tile>(panel).1, product.hidden.f16, &mut scales);
             for first in (0..x.rows).step_by(4) {
                 let group = first..x.rows.min(first + 4);
                 let mut rows = group.clone();
                 if rows.len() == 4 && D::ROWS == 4 {
-                    panel_of::<D, 4>(matrix, x, panel, &group, rows, around, out, hidden);
+                    product.rows::<D, 4>(panel, &scales, rows, &group);
                     continue;
                 }
                 if rows.len() > 1 {
                     let pairs = rows.start..rows.end - rows.len() % 2;
                     rows.start = pairs.end;
-                    panel_of::<D, 2>(matrix, x, panel, &group, pairs, around, out, hidden);
+                    product.rows::<D, 2>(panel, &scales, pairs, &group);
                 }
                 if !rows.is_empty() {
-                    panel_of::<D, 1>(matrix, x, panel, &group, rows, around, out, hidden);
+                    product.row::<D, 1, 4>(panel, rows.start, &group);
                 }
             }
         }
     }
 }
 
-/// The outputs of `P` panels from `first` on for a single row of activations, `Q` quarters at a time.
-///
-/// # Safety
-/// Nobody else uses the panels' columns of `out`.
-#[inline(always)]
-unsafe fn row<D: Dot, const P: usize, const Q: usize>(
-    matrix: &PackedMatrix,
-    x: &Quantised,
-    first: usize,
-    around: &Around<'_>,
-    out: &Shared<'_, f32>,
+/// A product with a matrix, and what goes on around it.
+struct Product<'a> {
+    matrix: &'a PackedMatrix,
+    x: &'a Quantised,
+    around: &'a Around<'a>,
+    out: &'a Shared<'a, f32>,
     hidden: Hidden,
-) {
-    let panels: [_; P] = from_fn(|p| matrix.panel::<D::Tile>(first + p));
-    for (_, scales) in panels {
-        touch(scales);
-    }
-    let span = matrix.packing().span();
-    let mut sums = [[[f32x4_splat(0.0)]; 4]; P];
-    for (i, x) in x.group(0, 1).chunks_exact(span).enumerate() {
-        let tiles = panels.map(|(tiles, _)| &tiles[i * span..][..span]);
-        let scales = panels.map(|(_, scales)| &scales[i]);
-        // SAFETY: whole spans of tiles, and one of activations.
-        unsafe { add_dots::<D, P, 1, Q>(tiles, scales, x.as_ptr(), &mut sums, hidden) };
-    }
-    for (panel, sums) in (first..).zip(sums) {
-        // SAFETY: the caller gave us the panels alone.
-        let (column, out) = unsafe { matrix.outputs(panel, 0, out) };
-        finish(sums.map(|[sum]| sum), around, column, out);
-    }
 }
 
-/// The outputs of one panel for `rows` of a group of activations, `M` at a time.
-///
-/// # Safety
-/// Nobody else uses the panel's columns of `out`; `M` divides the number of rows, of which the group has 4 at most.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "what a product needs, and which part of it")]
-unsafe fn panel_of<D: Dot, const M: usize>(
-    matrix: &PackedMatrix,
-    x: &Quantised,
-    panel: usize,
-    group: &Range<usize>,
-    rows: Range<usize>,
-    around: &Around<'_>,
-    out: &Shared<'_, f32>,
-    hidden: Hidden,
-) {
-    let (tiles, scales) = matrix.panel::<D::Tile>(panel);
-    let span = matrix.packing().span();
-    let hidden = Hidden { group: size_of::<Block>() * group.len(), ..hidden };
-    let xs = x.group(group.start, group.len()).chunks_exact(group.len() * span);
-    let mut sums = [[[[f32x4_splat(0.0); M]; 4]]; 2];
-    let sums = &mut sums[..rows.len() / M];
-    for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
-        let mut x = xs[rows.start - group.start..].as_ptr();
-        for sums in &mut *sums {
-            // SAFETY: a whole span of tiles, and spans of `M` rows of activations.
+impl Product<'_> {
+    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time.
+    ///
+    /// # Safety
+    /// Nobody else uses the panels' columns of `out`; the group has the row, and 4 at most.
+    #[inline(never)]
+    unsafe fn row<D: Dot, const P: usize, const Q: usize>(
+        &self,
+        first: usize,
+        row: usize,
+        group: &Range<usize>,
+    ) {
+        let panels: [_; P] = from_fn(|p| self.matrix.panel::<D::Tile>(first + p));
+        for (_, scales) in panels {
+            touch(scales);
+        }
+        let hidden = Hidden { group: size_of::<Block>() * group.len(), ..self.hidden };
+        let span = self.matrix.packing().span() * group.len();
+        let mut tiles = panels.map(|(tiles, _)| tiles.as_ptr().cast::<v128>());
+        let mut scales = panels.map(|(_, scales)| scales.as_ptr());
+        let end = panels[0].1.as_ptr_range().end;
+        let mut x = self.x.group(group.start, group.len())[row - group.start..].as_ptr();
+        let mut sums = [[[f32x4_splat(0.0)]; 4]; P];
+        while scales[0] != end {
+            // SAFETY: for each span's scales there are a span of tiles in each panel, and one of activations.
             unsafe {
-                match D::QUARTERS * 4 / M {
-                    1 => add_dots::<D, 1, M, 1>([tiles], [scales], x, sums, hidden),
-                    2 => add_dots::<D, 1, M, 2>([tiles], [scales], x, sums, hidden),
-                    _ => add_dots::<D, 1, M, 4>([tiles], [scales], x, sums, hidden),
-                }
-                x = x.add(M);
+                let scale = |p: usize, q| f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
+                add_dots::<D, P, 1, Q>(tiles, scale, x, &mut sums, hidden);
+                tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
+                scales = scales.map(|scales| scales.add(1));
+                x = x.add(span);
             }
         }
+        for (panel, sums) in (first..).zip(sums) {
+            // SAFETY: the caller gave us the panels alone.
+            let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
+            finish(sums.map(|[sum]| sum), self.around, column, out);
+        }
     }
-    for (m, row) in rows.enumerate() {
-        // SAFETY: the caller gave us the panel alone.
-        let (column, out) = unsafe { matrix.outputs(panel, row, out) };
-        finish(sums[m / M][0].map(|rows| rows[m % M]), around, column, out);
+
+    /// The outputs of one panel, which has the scales `scales`, for `rows` of a group of activations, `M` at a time.
+    ///
+    /// # Safety
+    /// Nobody else uses the panel's columns of `out`; `M` divides the number of rows, of which the group has 4 at most.
+    #[inline(always)]
+    unsafe fn rows<D: Dot, const M: usize>(
+        &self,
+        panel: usize,
+        scales: &[[f32; PANEL]],
+        rows: Range<usize>,
+        group: &Range<usize>,
+    ) {
+        let (tiles, _) = self.matrix.panel::<D::Tile>(panel);
+        let span = self.matrix.packing().span();
+        let hidden = Hidden { group: size_of::<Block>() * group.len(), ..self.hidden };
+        let xs = self.x.group(group.start, group.len()).chunks_exact(group.len() * span);
+        let mut sums = [[[[f32x4_splat(0.0); M]; 4]]; 2];
+        let sums = &mut sums[..rows.len() / M];
+        for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
+            let mut x = xs[rows.start - group.start..].as_ptr();
+            let tiles = [tiles.as_ptr().cast()];
+            for sums in &mut *sums {
+                // SAFETY: a whole span of tiles, spans of `M` rows of activations, and 16 scales.
+                unsafe {
+                    let scale = |_, q| v128_load(scales.as_ptr().cast::<v128>().add(q));
+                    match D::QUARTERS * 4 / M {
+                        1 => add_dots::<D, 1, M, 1>(tiles, scale, x, sums, hidden),
+                        2 => add_dots::<D, 1, M, 2>(tiles, scale, x, sums, hidden),
+                        _ => add_dots::<D, 1, M, 4>(tiles, scale, x, sums, hidden),
+                    }
+                    x = x.add(M);
+                }
+            }
+        }
+        for (m, row) in rows.enumerate() {
+            // SAFETY: the caller gave us the panel alone.
+            let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
+            finish(sums[m / M][0].map(|rows| rows[m % M]), self.around, column, out);
+        }
     }
 }
 
 /// Adds the products of spans of tiles, of `P` panels, with `M` spans of activations to the sums, `Q` quarters at a time.
+/// `scale` gives the scales of a panel's quarter.
 ///
 /// # Safety
 /// `Q` divides 4; there are whole spans of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
 #[inline(always)]
 unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize>(
-    tiles: [&[D::Tile]; P],
-    scales: [&[u16; PANEL]; P],
+    tiles: [*const v128; P],
+    scale: impl Fn(usize, usize) -> v128,
     mut x: *const Block,
     sums: &mut [[[v128; M]; 4]; P],
     hidden: Hidden,
 ) {
-    let tiles = tiles.map(|tiles| tiles.as_ptr().cast::<v128>());
     let mut first = 0;
     while first < 4 {
         // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
         unsafe {
             let dots = dots::<D, P, Q, M>(tiles.map(|tile| tile.add(first)), x, hidden);
-            for ((scales, sums), dots) in scales.iter().zip(&mut *sums).zip(dots) {
+            for (p, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
                 for (q, dots) in (first..).zip(dots) {
-                    let scales = f16x4(scales.as_chunks::<4>().0.get_unchecked(q), hidden.f16);
+                    let scales = scale(p, q);
                     for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
                         let x = &*x.add(m);
                         *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
@@ -316,6 +371,18 @@ fn finish(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) 
     let mut lanes = [0.0; PANEL];
     F32x16(sums).store(&mut lanes);
     twin::finish(&lanes, around, column, out);
+}
+
+/// A panel's scales in f32.
+#[inline(always)]
+fn widen(scales: &[[u16; PANEL]], f16: [v128; 2], wide: &mut Vec<[f32; PANEL]>) {
+    wide.resize(scales.len(), [0.0; PANEL]);
+    for (wide, scales) in wide.iter_mut().zip(scales) {
+        for (wide, scales) in wide.as_chunks_mut::<4>().0.iter_mut().zip(scales.as_chunks::<4>().0) {
+            // SAFETY: 16 bytes; stores need no alignment.
+            unsafe { v128_store(wide.as_mut_ptr().cast(), f16x4(scales, f16)) };
+        }
+    }
 }
 
 /// Reads from every cache line of a panel's scales.
