@@ -197,7 +197,7 @@ pub(crate) fn scratch_size(queries: usize, positions: usize, head_dim: usize) ->
 pub(crate) const TOGETHER: usize = 4;
 
 /// Below this many products an attention stays on the caller's thread.
-pub(crate) const ATTENTION_TASK: usize = 64 * 1024;
+pub(crate) const ATTENTION_TASK: usize = 8 * 1024;
 
 thread_local! {
     /// Scores of the queries at work and copies, kept between calls.
