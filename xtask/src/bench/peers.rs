@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::goals::{SHARE, TOKEN_BYTES};
 use super::kernels;
 use super::native::{CLASSIFY, CLIENTS, DECODE, GRAPH, GRAPHS, Inkling, PREFILL, cores};
 use super::page::Chromium;
@@ -24,17 +25,33 @@ const TURNS: usize = 3;
 /// If a script fails, or prints nothing that is known.
 pub(super) fn native(plan: &Plan, inkling: &Inkling) -> Result<Vec<Figure>> {
     let threads = cores();
-    let generator = || inkling.generator(plan, super::checkpoints::GPT2, threads, true);
-    let classifier = || inkling.classifier(plan, threads);
-    let mut figures = vec![kernels::bandwidth(plan, "peers-native/memory")?];
-    let before = (generator()?, classifier()?);
+    // What memory gives, and right after it a continuation: a neighbour's minute changes both.
+    let turn = || -> Result<_> {
+        let memory = kernels::bandwidth(plan, "peers-native/memory")?;
+        let generator = inkling.generator(plan, super::checkpoints::GPT2, threads, true)?;
+        Ok((memory, generator, inkling.classifier(plan, threads)?))
+    };
+    let mut turns = vec![turn()?, turn()?];
     let mut script = Script::new(plan, "native.sh", &[&threads.to_string()]);
     let said = script.run()?;
-    let (generators, classifiers) = (before.0.and(generator()?), before.1.and(classifier()?));
+    turns.extend([turn()?, turn()?]);
     let of = |what: &str| format!("Inkling q8, {what}");
+    let shares = turns.iter().map(|(memory, generator, _)| {
+        let tokens = generator.figure(String::new(), String::new(), DECODE).median();
+        tokens * TOKEN_BYTES / 1e9 / memory.median() * 100.0
+    });
+    let share =
+        Figure::new(SHARE, of("GPT-2: continuation, share of what memory gives"), "%", "the two above")
+            .with(shares.collect::<Vec<_>>());
+    let all = turns.into_iter().reduce(|(memory, generators, classifiers), turn| {
+        (memory.with(turn.0.values), generators.and(turn.1), classifiers.and(turn.2))
+    });
+    let (memory, generators, classifiers) = all.context("there were turns")?;
+    let mut figures = vec![memory];
     figures.extend([
         generators.figure("peers-native/inkling/prefill".into(), of("GPT-2: prompt of 64"), PREFILL),
         generators.figure("peers-native/inkling/decode".into(), of("GPT-2: continuation of 128"), DECODE),
+        share,
         classifiers.figure("peers-native/inkling/bert".into(), of("BERT-base: 128 tokens"), CLASSIFY),
     ]);
     let theirs = native_figures(&said, &script.shown);
