@@ -30,10 +30,10 @@ pub(super) trait Dot {
     type Tile: Stored;
     /// 4 rows of 4 columns of weights, made ready once for all activations.
     type Weights: Copy;
+    /// 4 activations, four times, in each form that is stored of them.
+    type Forms: Registers;
     /// 4 activations, made ready once for all weights.
     type Activations: Copy;
-    /// The activations of [`HELD`](Self::HELD) groups, as they are stored.
-    type Held: Copy;
     /// The sums of 4 rows.
     type Sums: Copy;
 
@@ -56,18 +56,66 @@ pub(super) trait Dot {
     /// # Safety
     /// `at` is a register of a tile; `group` is below `GROUPS`.
     unsafe fn weights(at: *const v128, group: usize, constant: v128) -> Self::Weights;
-    /// # Safety
-    /// `at` is a group's activations, as `ACTIVATIONS` says.
-    unsafe fn activations(at: *const u8) -> Self::Activations;
-    /// # Safety
-    /// `at` is the activations of `HELD` groups.
-    unsafe fn hold(at: *const u8) -> Self::Held;
-    /// What [`activations`](Self::activations) gives, of the group `i` of those that are held.
-    fn pick(held: Self::Held, i: usize) -> Self::Activations;
+    fn activations(forms: Self::Forms) -> Self::Activations;
     /// Adds the products of 4 columns.
     fn add(sums: Self::Sums, w: Self::Weights, x: Self::Activations, constant: v128) -> Self::Sums;
     /// The dot products with `x`, or with a span that begins with it.
     fn finish(sums: Self::Sums, x: &Block) -> v128;
+
+    /// A group's activations.
+    ///
+    /// # Safety
+    /// They are at `at`, as `ACTIVATIONS` says.
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Self::Activations {
+        // SAFETY: the caller's promise; loads need no alignment.
+        Self::activations(Self::Forms::of(|form| unsafe {
+            let at = at.add(form * BLOCK);
+            if Self::HELD == 4 { v128_load32_splat(at.cast()) } else { v128_load64_splat(at.cast()) }
+        }))
+    }
+
+    /// The activations of `HELD` groups, as they are stored.
+    ///
+    /// # Safety
+    /// They are at `at`.
+    #[inline(always)]
+    unsafe fn hold(at: *const u8) -> Self::Forms {
+        // SAFETY: the caller's promise; loads need no alignment.
+        Self::Forms::of(|form| unsafe { v128_load(at.add(form * BLOCK).cast()) })
+    }
+
+    /// The activations of the group `i` of those that are held.
+    #[inline(always)]
+    fn pick(held: Self::Forms, i: usize) -> Self::Activations {
+        let pick = |held| match (Self::HELD, i) {
+            (4, 0) => i32x4_shuffle::<0, 0, 0, 0>(held, held),
+            (4, 1) => i32x4_shuffle::<1, 1, 1, 1>(held, held),
+            (4, 2) => i32x4_shuffle::<2, 2, 2, 2>(held, held),
+            (4, _) => i32x4_shuffle::<3, 3, 3, 3>(held, held),
+            (_, 0) => i64x2_shuffle::<0, 0>(held, held),
+            (_, _) => i64x2_shuffle::<1, 1>(held, held),
+        };
+        Self::activations(Self::Forms::of(|form| pick(held.form(form))))
+    }
+}
+
+/// A register for each stored form of some activations.
+pub(super) trait Registers: Copy {
+    fn of(form: impl Fn(usize) -> v128) -> Self;
+    fn form(self, form: usize) -> v128;
+}
+
+impl<const N: usize> Registers for [v128; N] {
+    #[inline(always)]
+    fn of(form: impl Fn(usize) -> v128) -> Self {
+        from_fn(form)
+    }
+
+    #[inline(always)]
+    fn form(self, form: usize) -> v128 {
+        self[form]
+    }
 }
 
 /// A way to multiply 8-bit weights.
@@ -104,37 +152,6 @@ pub(super) trait Dot8: Dot<Tile = Tile> {
     }
 }
 
-/// Four bytes from `at` on, four times.
-///
-/// # Safety
-/// There are 4 bytes.
-#[inline(always)]
-unsafe fn load4(at: *const u8) -> v128 {
-    // SAFETY: the caller's promise; loads need no alignment.
-    unsafe { v128_load32_splat(at.cast()) }
-}
-
-/// A register from `at` on.
-///
-/// # Safety
-/// There are 16 bytes.
-#[inline(always)]
-unsafe fn load16(at: *const u8) -> v128 {
-    // SAFETY: the caller's promise; loads need no alignment.
-    unsafe { v128_load(at.cast()) }
-}
-
-/// The `i`th 4 bytes of a register, four times.
-#[inline(always)]
-fn splat4(held: v128, i: usize) -> v128 {
-    match i {
-        0 => i32x4_shuffle::<0, 0, 0, 0>(held, held),
-        1 => i32x4_shuffle::<1, 1, 1, 1>(held, held),
-        2 => i32x4_shuffle::<2, 2, 2, 2>(held, held),
-        _ => i32x4_shuffle::<3, 3, 3, 3>(held, held),
-    }
-}
-
 /// A block's 32 numbers.
 #[inline(always)]
 fn load_all(q: &[i8; BLOCK]) -> [v128; 2] {
@@ -159,8 +176,8 @@ pub(super) struct Plain;
 impl Dot for Plain {
     type Tile = Tile;
     type Weights = [v128; 2];
+    type Forms = [v128; 1];
     type Activations = v128;
-    type Held = v128;
     type Sums = [v128; 2];
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 8);
@@ -185,20 +202,8 @@ impl Dot for Plain {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { v128_load64_splat(at.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> v128 {
-        if i == 0 { i64x2_shuffle::<0, 0>(held, held) } else { i64x2_shuffle::<1, 1>(held, held) }
+    fn activations([x]: [v128; 1]) -> v128 {
+        x
     }
 
     #[inline(always)]
@@ -238,8 +243,8 @@ pub(super) struct Signed7;
 impl Dot for Signed7 {
     type Tile = Tile;
     type Weights = v128;
+    type Forms = [v128; 2];
     type Activations = [v128; 2];
-    type Held = [v128; 2];
     type Sums = v128;
 
     const ACTIVATIONS: (usize, usize) = (offset_of!(Block, spread), 4);
@@ -262,20 +267,8 @@ impl Dot for Signed7 {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> [v128; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { [load4(at), load4(at.add(BLOCK))] }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> [v128; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { [load16(at), load16(at.add(BLOCK))] }
-    }
-
-    #[inline(always)]
-    fn pick(held: [v128; 2], i: usize) -> [v128; 2] {
-        held.map(|held| splat4(held, i))
+    fn activations(forms: [v128; 2]) -> [v128; 2] {
+        forms
     }
 
     #[inline(always)]
@@ -311,8 +304,8 @@ pub(super) struct Unsigned8;
 impl Dot for Unsigned8 {
     type Tile = Tile;
     type Weights = v128;
+    type Forms = [v128; 1];
     type Activations = v128;
-    type Held = v128;
     type Sums = v128;
 
     fn constant() -> v128 {
@@ -331,20 +324,8 @@ impl Dot for Unsigned8 {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load4(at) }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> v128 {
-        splat4(held, i)
+    fn activations([x]: [v128; 1]) -> v128 {
+        x
     }
 
     #[inline(always)]
@@ -371,8 +352,8 @@ pub(super) struct Signed8;
 impl Dot for Signed8 {
     type Tile = Tile;
     type Weights = v128;
+    type Forms = [v128; 1];
     type Activations = v128;
-    type Held = v128;
     type Sums = v128;
 
     fn constant() -> v128 {
@@ -391,20 +372,8 @@ impl Dot for Signed8 {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { Unsigned8::activations(at) }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> v128 {
-        splat4(held, i)
+    fn activations([x]: [v128; 1]) -> v128 {
+        x
     }
 
     #[inline(always)]
@@ -432,8 +401,8 @@ impl Dot for Nibbles {
     type Tile = TileQ4;
     /// The even columns of 4 rows, and the odd ones.
     type Weights = [v128; 2];
+    type Forms = [v128; 1];
     type Activations = [v128; 2];
-    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
@@ -457,21 +426,7 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> [v128; 2] {
-        // SAFETY: the caller's promise.
-        let x = unsafe { load4(at) };
-        [i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8)]
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> [v128; 2] {
-        let x = splat4(held, i);
+    fn activations([x]: [v128; 1]) -> [v128; 2] {
         [i16x8_shr(i16x8_shl(x, 8), 8), i16x8_shr(x, 8)]
     }
 
@@ -491,8 +446,8 @@ impl Dot for Nibbles {
 impl Dot for Nibbles {
     type Tile = TileQ4;
     type Weights = v128;
+    type Forms = [v128; 1];
     type Activations = v128;
-    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
@@ -515,20 +470,8 @@ impl Dot for Nibbles {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { Unsigned8::activations(at) }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> v128 {
-        splat4(held, i)
+    fn activations([x]: [v128; 1]) -> v128 {
+        x
     }
 
     #[inline(always)]
@@ -551,8 +494,8 @@ pub(super) struct NibblePairs;
 impl Dot for NibblePairs {
     type Tile = TileQ4;
     type Weights = v128;
+    type Forms = [v128; 1];
     type Activations = v128;
-    type Held = v128;
     type Sums = v128;
 
     const GROUPS: usize = 2;
@@ -573,20 +516,8 @@ impl Dot for NibblePairs {
     }
 
     #[inline(always)]
-    unsafe fn activations(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { Nibbles::activations(at) }
-    }
-
-    #[inline(always)]
-    unsafe fn hold(at: *const u8) -> v128 {
-        // SAFETY: the caller's promise.
-        unsafe { load16(at) }
-    }
-
-    #[inline(always)]
-    fn pick(held: v128, i: usize) -> v128 {
-        splat4(held, i)
+    fn activations([x]: [v128; 1]) -> v128 {
+        x
     }
 
     #[inline(always)]

@@ -135,7 +135,7 @@ unsafe fn add_groups<D: Dot + ?Sized, const P: usize, const Q: usize, const M: u
     copy: usize,
     at: [*const v128; P],
     x: *const u8,
-    held: &mut D::Held,
+    held: &mut D::Forms,
     dots: &mut [[[D::Sums; M]; Q]; P],
     constant: v128,
 ) {
@@ -148,7 +148,7 @@ unsafe fn add_groups<D: Dot + ?Sized, const P: usize, const Q: usize, const M: u
                 let w: [_; Q] = from_fn(|q| D::weights(at.add(4 * copy + q), group, constant));
                 for m in 0..M {
                     let x = if M > 1 {
-                        D::activations(x.add(m * size_of::<Block>()))
+                        D::load(x.add(m * size_of::<Block>()))
                     } else {
                         if number % D::HELD == 0 {
                             *held = D::hold(x);
