@@ -29,16 +29,15 @@ const PATIENCE: usize = 20_000;
 
 /// A [`Pool`] whose helping threads the host provides: each calls [`Team::help`].
 pub struct Team {
-    threads: usize,
     /// Whether a run is open, or about to be.
     taken: AtomicBool,
     /// Odd while a run is open; grows by one when a run is opened or closed.
     turn: AtomicUsize,
-    /// The open run's work.
-    work: UnsafeCell<Option<Work>>,
+    /// What the open run's tasks do.
+    task: UnsafeCell<Option<*const (dyn Fn(usize) + Sync)>>,
     /// The open run's tasks that nobody has taken: a share for each thread.
     shares: Box<[Share]>,
-    /// Helpers that may be reading `work`.
+    /// Helpers that may be reading `task`.
     inside: AtomicUsize,
     /// What a task panicked with on a helper.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -49,13 +48,8 @@ pub struct Team {
     disbanded: AtomicBool,
 }
 
-/// What a run's tasks do, as long as it is open.
-#[derive(Clone, Copy)]
-struct Work {
-    task: *const (dyn Fn(usize) + Sync),
-}
-
 /// Tasks from `next` to `end`. On cache lines of its own, since its thread writes it all the time.
+#[derive(Default)]
 #[repr(align(128))]
 struct Share {
     next: AtomicUsize,
@@ -63,10 +57,6 @@ struct Share {
 }
 
 impl Share {
-    const fn new() -> Self {
-        Self { next: AtomicUsize::new(0), end: AtomicUsize::new(0) }
-    }
-
     /// The next task. A share that is empty is not written to: the others look into it, too.
     fn take(&self) -> Option<usize> {
         let end = self.end.load(Relaxed);
@@ -75,23 +65,21 @@ impl Share {
     }
 }
 
-// SAFETY: `work` is written only by the thread that has taken the team, while no run is open and no helper is inside,
+// SAFETY: `task` is written only by the thread that has taken the team, while no run is open and no helper is inside,
 // and read only by helpers inside of an open run; what it points to is `Sync`.
 unsafe impl Sync for Team {}
-// SAFETY: `work` is `None` whenever the team can be moved, since `run` borrows it.
+// SAFETY: `task` is of no open run whenever the team can be moved, since `run` borrows it.
 unsafe impl Send for Team {}
 
 impl Team {
     /// A team of `threads` threads, of which the caller of [`Pool::run`] is one; the host starts the others.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
         Self {
-            threads,
             taken: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
-            work: UnsafeCell::new(None),
-            shares: (0..threads).map(|_| Share::new()).collect(),
+            task: UnsafeCell::new(None),
+            shares: (0..threads.max(1)).map(|_| Share::default()).collect(),
             inside: AtomicUsize::new(0),
             panic: Mutex::new(None),
             asleep: AtomicUsize::new(0),
@@ -112,13 +100,13 @@ impl Team {
         while let Some(turn) = self.next_turn(last, stay) {
             last = turn;
             // First inside, then a look whether the run is still open. `run` closes first, then looks who is inside. All
-            // four are in one order for all threads, so that a helper that reads `work` is one that `run` waits for.
+            // four are in one order for all threads, so that a helper that reads `task` is one that `run` waits for.
             let helpers = self.inside.fetch_add(1, SeqCst);
             if self.turn.load(SeqCst) == turn {
-                // SAFETY: the run is open, and stays so in `work` until this helper is not inside any more.
-                let work = unsafe { (*self.work.get()).expect("an open run has work") };
+                // SAFETY: the run is open, and `task` stays its own until this helper is not inside any more.
+                let task = unsafe { (*self.task.get()).expect("an open run has a task") };
                 // SAFETY: `run` borrows the task until the helpers are out.
-                let task = unsafe { &*work.task };
+                let task = unsafe { &*task };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, helpers + 1))) {
                     self.shares.iter().for_each(|share| share.end.store(0, Relaxed));
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
@@ -178,11 +166,12 @@ impl Team {
 
 impl Pool for Team {
     fn threads(&self) -> usize {
-        self.threads
+        self.shares.len()
     }
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        if self.threads == 1 || tasks <= 1 || self.taken.swap(true, Acquire) {
+        let threads = self.threads();
+        if threads == 1 || tasks <= 1 || self.taken.swap(true, Acquire) {
             return (0..tasks).for_each(task);
         }
         // SAFETY: this only forgets how long `task` lives. `Open` is dropped before this function returns, also when a
@@ -190,10 +179,10 @@ impl Pool for Team {
         let task_for_helpers: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
         // SAFETY: this thread has taken the team, no run is open, and the last run's helpers are out.
-        unsafe { *self.work.get() = Some(Work { task: task_for_helpers }) };
+        unsafe { *self.task.get() = Some(task_for_helpers) };
         for (i, share) in self.shares.iter().enumerate() {
-            share.next.store(tasks * i / self.threads, Relaxed);
-            share.end.store(tasks * (i + 1) / self.threads, Relaxed);
+            share.next.store(tasks * i / threads, Relaxed);
+            share.end.store(tasks * (i + 1) / threads, Relaxed);
         }
         self.turn.fetch_add(1, SeqCst);
         let open = Open(self);
@@ -229,7 +218,7 @@ impl Drop for Open<'_> {
 
 impl std::fmt::Debug for Team {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Team").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Team").field("threads", &self.threads()).finish_non_exhaustive()
     }
 }
 

@@ -18,10 +18,6 @@ impl Goal {
     }
 }
 
-/// Bytes of weights that a token of GPT-2 124M at 8 bits reads: twelve blocks and the head, 34 bytes for 32 weights.
-pub(super) const TOKEN_BYTES: f64 =
-    (12 * (2304 + 768 + 3072 + 3072) * 768 + 50_272 * 768) as f64 * 34.0 / 32.0;
-
 /// The figure that says what part of the memory's bandwidth, taken just before, a continuation reads.
 pub(super) const SHARE: &str = "peers-native/inkling/share";
 
@@ -112,14 +108,4 @@ pub(super) fn judge(record: &Record) -> Vec<Goal> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_reads_131_megabytes() {
-        assert!((TOKEN_BYTES / 1e6 - 131.3).abs() < 0.1, "{TOKEN_BYTES}");
-    }
 }

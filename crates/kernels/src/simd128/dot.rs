@@ -56,6 +56,7 @@ pub(super) trait Dot {
     /// # Safety
     /// `at` is a register of a tile; `group` is below `GROUPS`.
     unsafe fn weights(at: *const v128, group: usize, constant: v128) -> Self::Weights;
+    /// Makes activations ready.
     fn activations(forms: Self::Forms) -> Self::Activations;
     /// Adds the products of 4 columns.
     fn add(sums: Self::Sums, w: Self::Weights, x: Self::Activations, constant: v128) -> Self::Sums;

@@ -18,7 +18,7 @@
 //!
 //! A single row of activations waits for memory, and WebAssembly cannot ask for it ahead. The processor fetches streams
 //! that it sees, up to the end of a page, and has as many loads under way as it finds among the next few hundred
-//! instructions: so [`row`] may go through four panels side by side, group by group. It multiplies half of each line first,
+//! instructions: so [`Product::row`] may go through four panels side by side, group by group. It multiplies half of each line first,
 //! which asks for the lines with half of the instructions, and leaves registers for four panels' sums; the other half is
 //! at hand then. Where one stream is read fastest it takes panel after panel, whole lines at once: [`streams`] finds out. The
 //! panels' scales, of which only every second tile needs a new line, are read before the weights (a single panel takes a
@@ -42,7 +42,7 @@ use std::array::from_fn;
 use std::hint::black_box;
 use std::ops::Range;
 
-/// What compilers shall not know, or they would unroll the loops that it steers.
+/// What compilers shall not know, or they would unroll the loops and leave out the exits that it steers.
 #[derive(Clone, Copy)]
 struct Hidden {
     /// Bytes of a tile.
