@@ -4,7 +4,7 @@
 //!    scores come as they are stored. Values lie in pairs of positions, a lane an element.
 //! 2. Four queries go together through keys and values, as many of them at a time as there are registers for sums.
 //! 3. A single one, a generator's, waits for memory, since all weights were read after the cache was last. It asks for keys
-//!    ahead, and for the values that it will need.
+//!    ahead, and for the values that it will need; WebAssembly reads a number of each line instead.
 
 use super::attention::exp_minus_max_of_four;
 use super::{Lanes, exp_minus_max, padded, store_part};
@@ -204,8 +204,8 @@ fn score<F: Lanes, const Q: usize, const G: usize>(
             let mut key = sums[0];
             for g in 0..G {
                 if Q == 1 {
-                    F::fetch((&raw const ahead[g][i]).cast());
-                    F::fetch((&raw const values[g][i]).cast());
+                    F::touch(&ahead[g][i]);
+                    F::touch(&values[g][i]);
                 }
                 key[g] = F::load_pairs(&keys[g][i]);
             }

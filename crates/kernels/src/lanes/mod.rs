@@ -44,6 +44,11 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the cache line at `at`, which may lie anywhere; on machines that cannot be asked, nothing.
     #[inline(always)]
     fn fetch(_at: *const f32) {}
+    /// [`fetch`](Self::fetch) of what will be read soon; WebAssembly, which cannot ask, reads it.
+    #[inline(always)]
+    fn touch(x: &Pairs) {
+        Self::fetch((&raw const *x).cast());
+    }
     fn store(self, out: &mut [f32; LANES]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;

@@ -119,6 +119,12 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn touch(x: &Pairs) {
+        // SAFETY: a reference may be read.
+        let _ = unsafe { (&raw const x[0][0]).read_volatile() };
+    }
+
+    #[inline(always)]
     fn load_pairs(x: &Pairs) -> Self::Integers {
         // SAFETY: each load is of 4 of the 16 pairs.
         from_fn(|i| unsafe { v128_load(x.as_ptr().add(4 * i).cast()) })
