@@ -144,8 +144,11 @@ pub(super) trait Dot8: Dot<Tile = Tile> {
             let mut got = [0; 4];
             // SAFETY: the first quarter of a tile, and a block; `got` has the 16 bytes of a register.
             unsafe {
-                let [[[dots]]] =
-                    dots::<Self, 1, 1, 1>([(&raw const tile).cast()], &raw const x, Hidden::new::<Self>(1));
+                let [[[dots]]] = dots::<Self, 1, 1, 1, true>(
+                    [(&raw const tile).cast()],
+                    &raw const x,
+                    Hidden::new::<Self>(1),
+                );
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots, &x));
             }
             got == expected

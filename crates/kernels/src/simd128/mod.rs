@@ -73,13 +73,13 @@ impl Hidden {
 }
 
 /// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
-/// activations.
+/// activations. `ONE`: a span is one tile, which saves a loop.
 ///
 /// # Safety
 /// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
 /// blocks for each tile, `hidden.group` bytes after those for the tile before.
 #[inline(always)]
-unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
+unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, const ONE: bool>(
     quarters: [*const v128; P],
     x: *const Block,
     hidden: Hidden,
@@ -114,7 +114,7 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize>(
                     break;
                 }
             }
-            if end == last {
+            if ONE || end == last {
                 break;
             }
             end = end.byte_add(hidden.tile);
@@ -198,13 +198,13 @@ unsafe fn matmul_with<D: Dot>(
     let mut panel = panels.start;
     // SAFETY: the caller's promise.
     unsafe {
-        if x.rows == 1 {
+        if x.rows == 1 && matrix.packing().span() == 1 {
             while streams::several() && panel + PANELS <= panels.end {
-                product.row::<D, PANELS, QUARTERS>(panel, 0, &(0..1));
+                product.row::<D, PANELS, QUARTERS, true>(panel, 0, &(0..1));
                 panel += PANELS;
             }
             while panel < panels.end {
-                product.row::<D, 1, 4>(panel, 0, &(0..1));
+                product.row::<D, 1, 4, true>(panel, 0, &(0..1));
                 panel += 1;
             }
         }
@@ -224,7 +224,7 @@ unsafe fn matmul_with<D: Dot>(
                     product.rows::<D, 2>(panel, &scales, pairs, &group);
                 }
                 if !rows.is_empty() {
-                    product.row::<D, 1, 4>(panel, rows.start, &group);
+                    product.row::<D, 1, 4, false>(panel, rows.start, &group);
                 }
             }
         }
@@ -241,12 +241,13 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time.
+    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time. `ONE` is as in
+    /// [`dots`].
     ///
     /// # Safety
     /// Nobody else uses the panels' columns of `out`; the group has the row, and 4 at most.
     #[inline(never)]
-    unsafe fn row<D: Dot, const P: usize, const Q: usize>(
+    unsafe fn row<D: Dot, const P: usize, const Q: usize, const ONE: bool>(
         &self,
         first: usize,
         row: usize,
@@ -267,7 +268,7 @@ impl Product<'_> {
             // SAFETY: for each span's scales there are a span of tiles in each panel, and one of activations.
             unsafe {
                 let scale = |p: usize, q| f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
-                add_dots::<D, P, 1, Q>(tiles, scale, x, &mut sums, hidden);
+                add_dots::<D, P, 1, Q, ONE>(tiles, scale, x, &mut sums, hidden);
                 tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
                 scales = scales.map(|scales| scales.add(1));
                 x = x.add(span);
@@ -306,9 +307,9 @@ impl Product<'_> {
                 unsafe {
                     let scale = |_, q| v128_load(scales.as_ptr().cast::<v128>().add(q));
                     match D::QUARTERS * 4 / M {
-                        1 => add_dots::<D, 1, M, 1>(tiles, scale, x, sums, hidden),
-                        2 => add_dots::<D, 1, M, 2>(tiles, scale, x, sums, hidden),
-                        _ => add_dots::<D, 1, M, 4>(tiles, scale, x, sums, hidden),
+                        1 => add_dots::<D, 1, M, 1, false>(tiles, scale, x, sums, hidden),
+                        2 => add_dots::<D, 1, M, 2, false>(tiles, scale, x, sums, hidden),
+                        _ => add_dots::<D, 1, M, 4, false>(tiles, scale, x, sums, hidden),
                     }
                     x = x.add(M);
                 }
@@ -323,12 +324,12 @@ impl Product<'_> {
 }
 
 /// Adds the products of spans of tiles, of `P` panels, with `M` spans of activations to the sums, `Q` quarters at a time.
-/// `scale` gives the scales of a panel's quarter.
+/// `scale` gives the scales of a panel's quarter; `ONE` is as in [`dots`].
 ///
 /// # Safety
 /// `Q` divides 4; there are whole spans of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
 #[inline(always)]
-unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize>(
+unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize, const ONE: bool>(
     tiles: [*const v128; P],
     scale: impl Fn(usize, usize) -> v128,
     mut x: *const Block,
@@ -339,7 +340,7 @@ unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize>(
     while first < 4 {
         // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
         unsafe {
-            let dots = dots::<D, P, Q, M>(tiles.map(|tile| tile.add(first)), x, hidden);
+            let dots = dots::<D, P, Q, M, ONE>(tiles.map(|tile| tile.add(first)), x, hidden);
             for (p, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
                 for (q, dots) in (first..).zip(dots) {
                     let scales = scale(p, q);
