@@ -23,9 +23,9 @@ use crate::{
     load::{self, Options, Progress},
 };
 
-/// How long a job computes before the event loop gets a turn, in milliseconds: half of a frame. Stop arrives in the turn;
+/// How long a job computes before the event loop gets a turn, in milliseconds: a frame. Stop arrives in the turn;
 /// a turn a token would cost a tiny model a tenth of its speed.
-const LONGEST_SPELL: f64 = 8.0;
+const LONGEST_SPELL: f64 = 16.0;
 
 thread_local! {
     /// The nodes of this thread, to be told of a panic.
