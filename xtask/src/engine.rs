@@ -74,8 +74,10 @@ impl Build {
         }
         cargo.env("CARGO_TARGET_DIR", &target);
         // LLVM's pass that makes addresses in loops cheaper does not know that wasm engines add constants for nothing:
-        // without it prompts are read a tenth faster.
-        let flags = format!("-C target-feature={} -C llvm-args=-disable-lsr", self.features);
+        // without it prompts are read a tenth faster. With instructions in the order of the source, and not in LLVM's, they
+        // are read 2 % faster.
+        let flags = "-C llvm-args=-disable-lsr -C llvm-args=-pre-RA-sched=source";
+        let flags = format!("-C target-feature={} {flags}", self.features);
         cargo.env("RUSTFLAGS", format!("{flags}{}", toolchain::without_registry_paths()));
         (cargo, target)
     }
