@@ -198,13 +198,18 @@ unsafe fn matmul_with<D: Dot>(
     let mut panel = panels.start;
     // SAFETY: the caller's promise.
     unsafe {
-        if x.rows == 1 && matrix.packing().span() == 1 {
-            while streams::several() && panel + PANELS <= panels.end {
+        if x.rows == 1 {
+            let one = matrix.packing().span() == 1;
+            while one && streams::several() && panel + PANELS <= panels.end {
                 product.row::<D, PANELS, QUARTERS, true>(panel, 0, &(0..1));
                 panel += PANELS;
             }
             while panel < panels.end {
-                product.row::<D, 1, 4, true>(panel, 0, &(0..1));
+                if one {
+                    product.row::<D, 1, 4, true>(panel, 0, &(0..1));
+                } else {
+                    product.row::<D, 1, 4, false>(panel, 0, &(0..1));
+                }
                 panel += 1;
             }
         }
