@@ -1,10 +1,12 @@
 """Trains the demo writers a little further and keeps them in f32: `python dev/train/unquantised.py FOLDER`.
 
 Of the demo writers only 8-bit files are left, on which rounding to 8 bits loses nothing any more. What comes out here are
-models of the same size and quality whose weights lie on no grid, so that `inkling bench --loss` tells what is lost.
+models of the same size and quality whose weights lie on no grid, so that `inkling bench --loss` tells what is lost. With
+`--wide` a writer of a width that 128 divides is trained from the start as well: it is kept as GPT-2 is.
 """
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +23,7 @@ import train
 import writer
 
 DEMO = train.ROOT / "models/demo"
+WIDE = writer.config(train.VOCAB, layers=6, width=256)
 
 
 def stored(name: str) -> GPT2LMHeadModel:
@@ -58,28 +61,36 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=shared / "data/text/prose", help="folder of books")
     parser.add_argument("--steps", type=int, default=240, help="of 2048 tokens, for each model")
     parser.add_argument("--lr", type=float, default=1e-3, help="the learning rate's peak")
+    parser.add_argument("--wide", type=int, default=0, metavar="STEPS", help="train a wide writer, too: 1000 steps do")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(train.SEED)
     train_runs, held_out_runs = corpus.split(corpus.load_books(args.text), train.SEED)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "held-out.txt").write_text("\n".join(p for run in held_out_runs for p in run), "utf-8")
-    for name in ("writer", "writer-distilled"):
-        tokenizer = Tokenizer.from_file(str(DEMO / name / "tokenizer.json"))
+    for name in ("writer", "writer-distilled", *["writer-wide"][: args.wide]):
+        wide = name == "writer-wide"
+        tokenizer = Tokenizer.from_file(str(DEMO / "writer/tokenizer.json"))
         held_out = writer.fixed_windows(corpus.Passages(held_out_runs, tokenizer, train.SEED), 8)
-        model, loss_of = stored(name), None
+        model, loss_of = GPT2LMHeadModel(WIDE) if wide else stored(name), None
         if name == "writer-distilled":
             loss_of = distill.loss_against(stored("writer").eval())
-        print(f"{name}: held-out loss {writer.held_out_loss(model, held_out):.4f} as stored", flush=True)
+        print(f"{name}: held-out loss {writer.held_out_loss(model, held_out):.4f} before", flush=True)
         passages = corpus.Passages(train_runs, tokenizer, train.SEED + 2)
         folder = args.out / name
         folder.mkdir(exist_ok=True)
-        writer.train(model, passages, held_out, args.steps, args.out / f"{name}.pt", lr=args.lr, loss_of=loss_of)
-        report_distances(stored(name), model)
+        steps, lr = (args.wide, 2e-3) if wide else (args.steps, args.lr)
+        writer.train(model, passages, held_out, steps, args.out / f"{name}.pt", lr=lr, loss_of=loss_of)
+        print(f"{name}: held-out loss {writer.held_out_loss(model, held_out):.4f} after", flush=True)
+        if not wide:
+            report_distances(stored(name), model)
         weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         for file in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(DEMO / name / file, folder)
+            shutil.copy(DEMO / ("writer" if wide else name) / file, folder)
+        if wide:
+            config = json.loads((folder / "config.json").read_text()) | {"n_embd": WIDE.n_embd, "n_head": WIDE.n_head}
+            (folder / "config.json").write_text(json.dumps(config))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ WINDOWS = ((16, 128), (16, 128), (16, 128), (8, 256))
 """Batches in turn: mostly windows of the default length, and every fourth batch the whole context."""
 
 
-def config(vocab_size: int, layers: int) -> GPT2Config:
+def config(vocab_size: int, layers: int, width: int = 224) -> GPT2Config:
     """GPT-2's layout. Training runs the tanh GELU as one fused kernel; the file says `gelu_new`, the same function."""
     return GPT2Config(
-        vocab_size=vocab_size, n_positions=CONTEXT, n_embd=224, n_layer=layers, n_head=7,
+        vocab_size=vocab_size, n_positions=CONTEXT, n_embd=width, n_layer=layers, n_head=width // 32,
         activation_function="gelu_pytorch_tanh", bos_token_id=0, eos_token_id=0,
         embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
     )  # fmt: skip

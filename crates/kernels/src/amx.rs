@@ -24,7 +24,7 @@ use super::Around;
 use super::avx512::{Ahead, F32x16, add_scaled, highest_magnitude, round, widen};
 pub(crate) use super::avx512::{
     attend, attend_i16, exp_minus_max, gelu_erf, gelu_tanh, highest, layer_norm, maxima, pack_columns,
-    pack_columns_q4, pack_i16, pack_row, pack_row_q4, quantise, sum_exp, tanh_all, weigh,
+    pack_columns_q4, pack_i16, pack_row, pack_row_q4, quantise, rotate, sum_exp, tanh_all, weigh,
 };
 use super::lanes::{self, Lanes};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Tile, TileQ4, WIDE};

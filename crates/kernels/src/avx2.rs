@@ -428,10 +428,10 @@ pub(crate) fn pack_columns(
     weights: &[f32],
     stride: usize,
     n: usize,
-    tile: &mut Tile,
+    tiles: &mut [Tile],
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    pack::columns(weights, stride, n, tile, scales)
+    pack::columns(weights, stride, n, tiles, scales)
 }
 
 /// [`pack::row_q4`], compiled for AVX2.
@@ -714,6 +714,21 @@ impl Lanes for F32x16 {
             let magnitude = _mm256_and_si256(_mm256_castps_si256(b), _mm256_set1_epi32(0x7fff_ffff));
             _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), magnitude))
         })
+    }
+
+    #[inline(always)]
+    fn butterflies(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let mut halves = self.0;
+            for x in &mut halves {
+                let (low, high) =
+                    (_mm256_permute2f128_ps::<0x00>(*x, *x), _mm256_permute2f128_ps::<0x11>(*x, *x));
+                *x = _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(low, high), _mm256_sub_ps(low, high));
+            }
+            let [low, high] = halves;
+            Self([_mm256_add_ps(low, high), _mm256_sub_ps(low, high)])
+        }
     }
 
     #[inline(always)]

@@ -635,6 +635,17 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn butterflies(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let fours = _mm512_shuffle_f32x4::<0b10_11_00_01>(self.0, self.0);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(self.0, fours), 0xf0f0, fours, self.0);
+            let eights = _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x);
+            Self(_mm512_mask_sub_ps(_mm512_add_ps(x, eights), 0xff00, eights, x))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [&[f32; 4]; LANES]) -> [Self; 4] {
         // SAFETY: see above; each load is of 4 elements.
         unsafe {

@@ -111,6 +111,10 @@ fn quantise(isa: Isa, x: &[f32], span: usize, blocks: &mut [Block], step: usize)
     dispatch!(isa, quantise(x, span, blocks, step))
 }
 
+fn rotate(isa: Isa, x: &mut [f32]) {
+    dispatch!(isa, rotate(x))
+}
+
 fn pack_row(
     isa: Isa,
     weights: &[f32],
@@ -126,10 +130,10 @@ fn pack_columns(
     weights: &[f32],
     stride: usize,
     n: usize,
-    tile: &mut Tile,
+    tiles: &mut [Tile],
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    dispatch!(isa, pack_columns(weights, stride, n, tile, scales))
+    dispatch!(isa, pack_columns(weights, stride, n, tiles, scales))
 }
 
 fn pack_row_q4(

@@ -11,11 +11,14 @@
 
 use super::f16::f32_from_f16;
 use super::isa::Isa;
+use super::pack::{magnitude, within};
 use super::pool::{Pool, Shared};
-use super::quantised::Quantised;
+use super::quantised::{Quantised, with_row};
 use super::scalar::LANES;
 use super::storage::{Plain, Storage};
-use super::{Around, groups, matmul, maxima_with, pack_columns, pack_columns_q4, pack_row, pack_row_q4};
+use super::{
+    Around, groups, matmul, maxima_with, pack_columns, pack_columns_q4, pack_row, pack_row_q4, rotate,
+};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -62,7 +65,12 @@ pub enum Packing {
     /// -127..=127 and a scale for 32 of a row, as in GGUF's Q8_0: 8.5 bits.
     Q8,
     /// -127..=127 and a scale for 128 of a row: 8.125 bits. As many activations share a scale. Products take fewer
-    /// instructions, a third fewer where one multiplies 64 numbers, and lose somewhat more.
+    /// instructions, a third fewer where one multiplies 64 numbers.
+    ///
+    /// Before they are rounded, each 128 weights, and activations, are rotated: multiplied with an orthogonal matrix, so that
+    /// their products add up to the same. A single large activation, as trained
+    /// models have them, would leave few of the 8 bits to the others that share its scale; rotated, it is a part of each. Source:
+    /// Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs".
     Q8By128,
 }
 
@@ -73,6 +81,11 @@ impl Packing {
             Self::Q4 | Self::Q8 => 1,
             Self::Q8By128 => WIDE,
         }
+    }
+
+    /// Whether weights and activations are rotated.
+    pub(crate) const fn is_rotated(self) -> bool {
+        self.span() > 1
     }
 
     /// Columns that share a scale; their number divides that of a matrix.
@@ -151,6 +164,22 @@ pub struct NotFinite {
     pub block: usize,
 }
 
+/// Lends `then` a row of finite weights as they are where they are rotated. The error is the first block that has others.
+fn rotated<T>(isa: Isa, weights: &[f32], then: impl FnOnce(&[f32]) -> Result<T, usize>) -> Result<T, usize> {
+    let highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
+    if highest >= f32::INFINITY.to_bits() {
+        let column = weights.iter().position(|w| !w.is_finite()).expect("the highest is one");
+        return Err(column / BLOCK);
+    }
+    with_row(weights.len(), |row| {
+        for (row, w) in row.iter_mut().zip(weights) {
+            *row = within(*w);
+        }
+        rotate(isa, row);
+        then(row)
+    })
+}
+
 impl PackedMatrixBuilder {
     /// Allocates the packed storage of an 8-bit matrix of zeros.
     ///
@@ -223,34 +252,42 @@ impl PackedMatrixBuilder {
         let scales = &mut self.matrix.scales[at / span..(at + n) / span];
         let (isa, lane) = (Isa::active(), row % PANEL);
         match &mut self.matrix.weights {
+            Tiles::Q8(tiles) if span > 1 => {
+                rotated(isa, weights, |weights| pack_row(isa, weights, &mut tiles[at..at + n], scales, lane))
+            }
             Tiles::Q8(tiles) => pack_row(isa, weights, &mut tiles[at..at + n], scales, lane),
             Tiles::Q4(tiles) => pack_row_q4(isa, weights, &mut tiles[at..at + n], scales, lane),
         }
         .map_err(|block| NotFinite { row, block })
     }
 
-    /// Quantises the columns `32 * block..32 * block + 32` of all rows: `weights` is `(32, rows)`, 32 rows of a
-    /// checkpoint that stores its matrix transposed, as GPT-2's `Conv1D` does.
+    /// Quantises the columns number `strip` that share a scale, as many as [`Packing::columns`], of all rows: `weights` is
+    /// `(columns, rows)`, so many rows of a checkpoint that stores its matrix transposed, as GPT-2's `Conv1D` does.
     ///
     /// # Errors
     /// [`NotFinite`] names the first row with an infinity or a NaN.
-    ///
-    /// # Panics
-    /// If more than these columns share a scale.
-    pub fn set_columns_f32(&mut self, block: usize, weights: &[f32]) -> Result<(), NotFinite> {
-        let rows = self.matrix.rows;
-        assert_eq!(weights.len(), rows * BLOCK, "kernels: weights of column block {block}");
-        assert_eq!(self.matrix.packing.span(), 1, "kernels: columns of {:?}", self.matrix.packing);
+    pub fn set_columns_f32(&mut self, strip: usize, weights: &[f32]) -> Result<(), NotFinite> {
+        let (rows, packing) = (self.matrix.rows, self.matrix.packing);
+        let span = packing.span();
+        assert_eq!(
+            weights.len(),
+            rows * packing.columns(),
+            "kernels: weights of the strip of columns {strip}"
+        );
         let isa = Isa::active();
         for first in (0..rows).step_by(PANEL) {
-            let at = self.tile(first, block);
-            let (weights, n, scales) =
-                (&weights[first..], PANEL.min(rows - first), &mut self.matrix.scales[at]);
+            let at = self.tile(first, strip * span);
+            let (strip_of, n, scales) =
+                (&weights[first..], PANEL.min(rows - first), &mut self.matrix.scales[at / span]);
             match &mut self.matrix.weights {
-                Tiles::Q8(tiles) => pack_columns(isa, weights, rows, n, &mut tiles[at], scales),
-                Tiles::Q4(tiles) => pack_columns_q4(isa, weights, rows, n, &mut tiles[at], scales),
+                Tiles::Q8(tiles) => pack_columns(isa, strip_of, rows, n, &mut tiles[at..at + span], scales),
+                Tiles::Q4(tiles) => pack_columns_q4(isa, strip_of, rows, n, &mut tiles[at], scales),
             }
-            .map_err(|i| NotFinite { row: first + i, block })?;
+            .map_err(|i| {
+                let mut column = weights[first + i..].iter().step_by(rows);
+                let block = column.position(|w| !w.is_finite()).map_or(0, |column| column / BLOCK);
+                NotFinite { row: first + i, block: strip * span + block }
+            })?;
         }
         Ok(())
     }
@@ -529,6 +566,10 @@ impl PackedMatrix {
         match self.weights {
             Tiles::Q8(_) => self.row_of::<Tile>(row, out),
             Tiles::Q4(_) => self.row_of::<TileQ4>(row, out),
+        }
+        if self.packing.is_rotated() {
+            // Once more is back, but for rounding.
+            rotate(Isa::active(), out);
         }
     }
 

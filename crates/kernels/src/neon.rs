@@ -283,10 +283,10 @@ pub(crate) fn pack_columns(
     weights: &[f32],
     stride: usize,
     n: usize,
-    tile: &mut Tile,
+    tiles: &mut [Tile],
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    scalar::pack_columns(weights, stride, n, tile, scales)
+    scalar::pack_columns(weights, stride, n, tiles, scales)
 }
 
 /// [`pack::row_q4`](super::pack::row_q4), likewise.
@@ -491,6 +491,16 @@ impl Lanes for F32x16 {
             let magnitude = vreinterpretq_u32_f32(vabsq_f32(b));
             vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(a), magnitude))
         })
+    }
+
+    #[inline(always)]
+    fn butterflies(self) -> Self {
+        let [a, b, c, d] = self.0;
+        // SAFETY: see above.
+        unsafe {
+            let (a, b, c, d) = (vaddq_f32(a, b), vsubq_f32(a, b), vaddq_f32(c, d), vsubq_f32(c, d));
+            Self([vaddq_f32(a, c), vaddq_f32(b, d), vsubq_f32(a, c), vsubq_f32(b, d)])
+        }
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@
 
 use super::f16::{f16_from_f32, f32_from_f16};
 use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE};
+use super::scalar::{ROTATED, ROTATION, ROTATION_STAGES};
 use std::array::from_fn;
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
@@ -20,8 +21,16 @@ const HALF: f32 = 0.499_999_97;
 
 /// The magnitude's bits of a number; they compare as integers, in which order does not matter.
 #[inline(always)]
-fn magnitude(x: f32) -> u32 {
+pub(crate) fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
+}
+
+/// A finite weight whose rotation is finite. What no scale of f16 can hold is made smaller anyway.
+#[inline(always)]
+pub(crate) fn within(w: f32) -> f32 {
+    const LARGEST: f32 = 1e30;
+    let w = if w > LARGEST { LARGEST } else { w };
+    if w < -LARGEST { -LARGEST } else { w }
 }
 
 /// A block's scale as f16 and the inverse of the scale, from the largest magnitude; nothing if that is infinite or not a
@@ -91,41 +100,89 @@ fn row_of<const SPAN: usize>(
     Ok(())
 }
 
-/// 32 rows, `stride` apart, of `n` columns, and zeros to 16.
+/// `N` rows, `stride` apart, of `n` columns, and zeros to 16.
 #[inline(always)]
-fn gather(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; BLOCK] {
+fn gather<const N: usize>(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; N] {
     if n == PANEL {
-        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the 32 rows"))
+        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the N rows"))
     } else {
         from_fn(|k| from_fn(|row| if row < n { weights[k * stride + row] } else { 0.0 }))
     }
 }
 
-/// Quantises the tile of up to 16 rows of a transposed matrix: `weights` are 32 rows, `stride` apart, of which it takes
-/// the first `n` columns. The error is the column that has no scale.
+/// Quantises the tiles, as many as share a scale, of up to 16 rows of a transposed matrix: `weights` are 32 rows for each,
+/// `stride` apart, of which it takes the first `n` columns. More than one are rotated. The error is the column that has no
+/// scale.
 #[cfg_attr(target_arch = "x86_64", inline(always))]
 #[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 pub(crate) fn columns(
     weights: &[f32],
     stride: usize,
     n: usize,
-    tile: &mut Tile,
+    tiles: &mut [Tile],
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    let columns = gather(weights, stride, n);
-    let mut highest = [0; PANEL];
-    for column in &columns {
-        highest = from_fn(|row| magnitude(column[row]).max(highest[row]));
+    match tiles {
+        [tile] => {
+            let columns = gather::<BLOCK>(weights, stride, n);
+            columns_of(&columns, highest(&columns), std::slice::from_mut(tile), scales)
+        }
+        _ => {
+            let mut columns = gather::<ROTATED>(weights, stride, n);
+            if let Some(row) = highest(&columns).iter().position(|bits| *bits >= f32::INFINITY.to_bits()) {
+                return Err(row);
+            }
+            rotate_columns(&mut columns);
+            columns_of(&columns, highest(&columns), tiles, scales)
+        }
     }
+}
+
+/// The magnitude's bits of the largest weight of each of 16 rows.
+#[inline(always)]
+fn highest(columns: &[[f32; PANEL]]) -> [u32; PANEL] {
+    let mut highest = [0; PANEL];
+    for column in columns {
+        for (highest, w) in highest.iter_mut().zip(column) {
+            *highest = magnitude(*w).max(*highest);
+        }
+    }
+    highest
+}
+
+/// [`rotate`](super::scalar::rotate) of 16 rows whose columns lie one after the other.
+#[inline(always)]
+fn rotate_columns(columns: &mut [[f32; PANEL]; ROTATED]) {
+    for w in columns.as_flattened_mut() {
+        *w = within(*w) * ROTATION;
+    }
+    for distance in ROTATION_STAGES {
+        for columns in columns.chunks_exact_mut(2 * distance) {
+            let (low, high) = columns.split_at_mut(distance);
+            for (a, b) in low.as_flattened_mut().iter_mut().zip(high.as_flattened_mut()) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn columns_of<const N: usize>(
+    columns: &[[f32; PANEL]; N],
+    highest: [u32; PANEL],
+    tiles: &mut [Tile],
+    scales: &mut [u16; PANEL],
+) -> Result<(), usize> {
     let mut inverses = [0.0; PANEL];
     for row in 0..PANEL {
         (scales[row], inverses[row]) = scale(highest[row]).ok_or(row)?;
     }
-    for (group, columns) in tile.0.iter_mut().zip(columns.as_chunks::<4>().0) {
-        *group = from_fn(|row| {
+    let groups = tiles.iter_mut().flat_map(|tile| &mut tile.0);
+    for (group, columns) in groups.zip(columns.as_chunks::<4>().0) {
+        for (row, four) in group.iter_mut().enumerate() {
             let q = |k: usize| round(columns[k][row], inverses[row]) & 0xff;
-            q(0) | q(1) << 8 | q(2) << 16 | q(3) << 24
-        });
+            *four = q(0) | q(1) << 8 | q(2) << 16 | q(3) << 24;
+        }
     }
     Ok(())
 }
@@ -212,7 +269,7 @@ pub(crate) fn columns_q4(
     tile: &mut TileQ4,
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    let columns = gather(weights, stride, n);
+    let columns = gather::<BLOCK>(weights, stride, n);
     let rows: [[f32; BLOCK]; PANEL] = from_fn(|row| columns.map(|column| column[row]));
     for (row, weights) in rows.iter().enumerate().take(n) {
         let (scale, q) = block_q4(weights).ok_or(row)?;

@@ -3,7 +3,7 @@
 use super::isa::Isa;
 use super::matrix::{BLOCK, Packing};
 use super::pool::{Pool, Shared, SingleThread};
-use super::{Norm, normalise, quantise};
+use super::{Norm, normalise, quantise, rotate};
 #[cfg(target_arch = "x86_64")]
 use super::{amx::SideBySide, avx2};
 use std::cell::Cell;
@@ -118,22 +118,23 @@ pub(crate) enum Form {
 const ALONE: usize = 512;
 
 thread_local! {
-    /// A row after its norm.
+    /// A row after its norm or rotation.
     static NORMED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// The scratch of the last product, taken while one runs, so that a pool may run another one on the same thread.
     static SCRATCH: Cell<Option<Box<Quantised>>> = const { Cell::new(None) };
 }
 
 /// Lends `then` the thread's scratch for a row of `n`.
-pub(crate) fn with_row(n: usize, then: impl FnOnce(&mut [f32])) {
+pub(crate) fn with_row<T>(n: usize, then: impl FnOnce(&mut [f32]) -> T) -> T {
     let mut row = NORMED.take();
     row.resize(n, 0.0);
-    then(&mut row);
+    let out = then(&mut row);
     NORMED.set(row);
+    out
 }
 
 impl Quantised {
-    /// Quantises `x`: `(rows, cols)`, after `norm` if there is one, for products with a matrix of `packing`, and hands it to
+    /// Quantises `x`: `(rows, cols)`, after `norm` if there is one, and rotated where weights are, for products with a matrix of `packing`, and hands it to
     /// `then`.
     pub(crate) fn with(
         isa: Isa,
@@ -146,7 +147,7 @@ impl Quantised {
     ) {
         let mut scratch = SCRATCH.take().unwrap_or_default();
         scratch.form = isa.form(packing, rows);
-        scratch.fill(isa, x, rows, packing.span(), norm, pool);
+        scratch.fill(isa, x, rows, packing, norm, pool);
         then(&scratch);
         SCRATCH.set(Some(scratch));
     }
@@ -156,10 +157,11 @@ impl Quantised {
         isa: Isa,
         x: &[f32],
         rows: usize,
-        span: usize,
+        packing: Packing,
         norm: Option<Norm<'_>>,
         pool: &dyn Pool,
     ) {
+        let span = packing.span();
         let together = isa.rows_together(self.form);
         let cols = x.len().checked_div(rows).unwrap_or(0);
         let row_blocks = cols / BLOCK;
@@ -179,7 +181,7 @@ impl Quantised {
                 // SAFETY: each group is filled once; and rows lie side by side only where AMX works.
                 let group = unsafe { &mut side_by_side.part(group, 1)[0] };
                 group.resize(n, row_blocks, span);
-                each_row(isa, &x[first * cols..][..n * cols], cols, norm, |m, x| {
+                each_row(isa, &x[first * cols..][..n * cols], cols, packing, norm, |m, x| {
                     // SAFETY: as above.
                     unsafe { group.set_row(m, x, span) };
                 });
@@ -197,7 +199,7 @@ impl Quantised {
             let (first, n) = rows_of(group);
             // SAFETY: groups do not overlap, and each is filled once.
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
-            each_row(isa, &x[first * cols..][..n * cols], cols, norm, |m, x| {
+            each_row(isa, &x[first * cols..][..n * cols], cols, packing, norm, |m, x| {
                 quantise(isa, x, span, &mut blocks[m..], n);
             });
             #[cfg(target_arch = "x86_64")]
@@ -238,15 +240,30 @@ impl Quantised {
     }
 }
 
-/// Calls `then` with each row of `x` and its number, after `norm` if there is one.
+/// Calls `then` with each row of `x` and its number, after `norm` if there is one, rotated if weights of `packing` are.
 #[inline]
-fn each_row(isa: Isa, x: &[f32], cols: usize, norm: Option<Norm<'_>>, mut then: impl FnMut(usize, &[f32])) {
+fn each_row(
+    isa: Isa,
+    x: &[f32],
+    cols: usize,
+    packing: Packing,
+    norm: Option<Norm<'_>>,
+    mut then: impl FnMut(usize, &[f32]),
+) {
     let rows = x.chunks_exact(cols).enumerate();
-    let Some(norm) = norm else { return rows.for_each(|(m, x)| then(m, x)) };
-    with_row(cols, |normed| {
+    if norm.is_none() && !packing.is_rotated() {
+        return rows.for_each(|(m, x)| then(m, x));
+    }
+    with_row(cols, |row| {
         for (m, x) in rows {
-            normalise(isa, x, norm, normed);
-            then(m, normed);
+            match norm {
+                Some(norm) => normalise(isa, x, norm, row),
+                None => row.copy_from_slice(x),
+            }
+            if packing.is_rotated() {
+                rotate(isa, row);
+            }
+            then(m, row);
         }
     });
 }

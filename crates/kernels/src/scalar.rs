@@ -13,7 +13,7 @@ use super::Around;
 use super::attention_i16::{CHUNK, Head, VALUE, WEIGHT, Work, integers};
 use super::f16::f32_from_f16;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };
@@ -71,6 +71,31 @@ pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize
             }
         }
         blocks[first].excess = -128 * sum;
+    }
+}
+
+/// Columns that are rotated together: a span of [`Packing::Q8By128`].
+pub(crate) const ROTATED: usize = WIDE * BLOCK;
+
+/// `1 / sqrt(32)`: a rotation keeps lengths.
+pub(crate) const ROTATION: f32 = 0.176_776_7;
+
+/// Distances of what is added and subtracted, one after the other.
+pub(crate) const ROTATION_STAGES: [usize; 5] = [4, 8, 16, 32, 64];
+
+/// Rotates each 128 elements: of each 32 at a distance of 4 become `H x / sqrt(32)`, where `H` is the Walsh-Hadamard matrix.
+/// Twice is as good as never, but for rounding.
+///
+/// First each is multiplied, then the sum and the difference of each two at a distance take their places.
+pub(crate) fn rotate(x: &mut [f32]) {
+    for x in x.as_chunks_mut::<ROTATED>().0 {
+        x.iter_mut().for_each(|x| *x *= ROTATION);
+        for distance in ROTATION_STAGES {
+            for i in (0..ROTATED).filter(|i| i & distance == 0) {
+                let (a, b) = (x[i], x[i + distance]);
+                (x[i], x[i + distance]) = (a + b, a - b);
+            }
+        }
     }
 }
 

@@ -166,6 +166,23 @@ proptest! {
     }
 
     #[test]
+    fn rotations_agree(spans in 1_usize..9, seed: u64, size in -40_i32..36) {
+        let x: Vec<f32> = numbers(seed, spans * 128).iter().map(|x| x * 10_f32.powi(size)).collect();
+        let rotated = |isa, mut x: Vec<f32>| {
+            rotate(isa, &mut x);
+            x
+        };
+        twins_agree(|isa| rotated(isa, x.clone()));
+        let length = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let once = rotated(Isa::active(), x.clone());
+        let back = rotated(Isa::active(), once.clone());
+        let far: Vec<f32> = back.iter().zip(&x).map(|(a, b)| a - b).collect();
+        let (was, limit) = (length(&x), 1e-6 * length(&x) + 1e-40);
+        prop_assert!((length(&once) - was).abs() <= limit, "length {} of {was}", length(&once));
+        prop_assert!(length(&far) <= limit, "{} from where it was", length(&far));
+    }
+
+    #[test]
     fn activations_agree(n in 0_usize..70, seed: u64) {
         for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::Tanh, Activation::Relu] {
             twins_agree(|isa| {
@@ -520,12 +537,12 @@ fn bits_are_those_of_every_other_target() {
 }
 
 #[track_caller]
-fn check_near(packing: Packing, limit: f64) {
+fn check_near(packing: Packing, x: &[f32], limit: f64) {
     let (rows, cols) = (48, 768);
-    let (w, x) = (numbers(3, rows * cols), numbers(4, cols));
+    let w = numbers(3, rows * cols);
     let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &w).unwrap();
     let mut out = vec![0.0; rows];
-    matrix.matmul(&x, None, &mut out, &SingleThread);
+    matrix.matmul(x, None, &mut out, &SingleThread);
     let (mut error, mut size) = (0.0, 0.0);
     for (row, out) in out.iter().enumerate() {
         let exact: f64 = (0..cols).map(|k| f64::from(w[row * cols + k]) * f64::from(x[k])).sum();
@@ -537,9 +554,36 @@ fn check_near(packing: Packing, limit: f64) {
 
 #[test]
 fn a_product_is_near_the_f32_one() {
-    check_near(Packing::Q8, 0.02);
-    check_near(Packing::Q8By128, 0.03);
-    check_near(Packing::Q4, 0.15);
+    let x = numbers(4, 768);
+    check_near(Packing::Q8, &x, 0.02);
+    check_near(Packing::Q8By128, &x, 0.01);
+    check_near(Packing::Q4, &x, 0.15);
+}
+
+#[test]
+fn large_activations_leave_the_others_their_bits() {
+    // A hundred times as large, in a channel whose weights are as much smaller: what trained models have.
+    let (rows, cols) = (48, 768);
+    let (mut w, mut x) = (numbers(3, rows * cols), numbers(4, cols));
+    for i in [5, 300, 601] {
+        x[i] = 100.0;
+        w.iter_mut().skip(i).step_by(cols).for_each(|w| *w /= 100.0);
+    }
+    let error_of = |packing| {
+        let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &w).unwrap();
+        let out = product_alone(&matrix, &x);
+        let exact =
+            w.chunks(cols).map(|w| w.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum());
+        out.iter().zip(exact).map(|(y, exact): (_, f64)| (f64::from(*y) - exact).powi(2)).sum::<f64>().sqrt()
+    };
+    let (rotated, plain) = (error_of(Packing::Q8By128), error_of(Packing::Q8));
+    assert!(rotated < plain, "rotated {rotated}, with finer scales but not rotated {plain}");
+}
+
+fn product_alone(matrix: &PackedMatrix, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.rows()];
+    matrix.matmul(x, None, &mut out, &SingleThread);
+    out
 }
 
 /// 32 numbers as the weights of one row, in and out of 4 bits.
@@ -609,13 +653,13 @@ fn a_stack_has_the_rows_of_its_parts() {
 
 #[track_caller]
 fn check_transposed(packing: Packing) {
-    let (rows, cols) = (37, 96);
+    let (rows, cols) = (37, 3 * packing.columns());
     let weights = numbers(9, rows * cols);
     let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &weights).unwrap();
     let mut builder = PackedMatrixBuilder::with_packing(packing, rows, cols);
     let transposed: Vec<f32> = (0..rows * cols).map(|i| weights[(i % rows) * cols + i / rows]).collect();
-    for (block, slab) in transposed.chunks(32 * rows).enumerate() {
-        builder.set_columns_f32(block, slab).unwrap();
+    for (strip, slab) in transposed.chunks(packing.columns() * rows).enumerate() {
+        builder.set_columns_f32(strip, slab).unwrap();
     }
     let other = builder.finish();
     let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
@@ -629,6 +673,7 @@ fn check_transposed(packing: Packing) {
 #[test]
 fn quantising_a_transposed_matrix_is_the_same() {
     check_transposed(Packing::Q8);
+    check_transposed(Packing::Q8By128);
     check_transposed(Packing::Q4);
 }
 
@@ -661,6 +706,8 @@ fn weights_that_are_no_numbers_are_refused() {
     let mut wide = [0.0; 256];
     wide[170] = f32::INFINITY;
     assert_eq!(builder_by_128.set_row_f32(2, &wide), Err(NotFinite { row: 2, block: 5 }));
+    let columns: Vec<f32> = (0..3 * 128).map(|i| if i == 3 * 42 + 1 { f32::NAN } else { 1.0 }).collect();
+    assert_eq!(builder_by_128.set_columns_f32(1, &columns), Err(NotFinite { row: 1, block: 5 }));
     let column: Vec<f32> = (0..3 * 32).map(|i| if i == 7 { f32::INFINITY } else { 1.0 }).collect();
     assert_eq!(builder.set_columns_f32(1, &column), Err(NotFinite { row: 1, block: 1 }));
     assert_eq!(builder.set_block(1, 0, 0xfc00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
@@ -671,13 +718,32 @@ fn weights_that_are_no_numbers_are_refused() {
 }
 
 #[test]
+fn the_largest_weights_that_are_numbers_are_no_error() {
+    let mut builder = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 128);
+    builder.set_row_f32(0, &[f32::MAX; 128]).unwrap();
+    builder.set_row_f32(1, &[f32::MIN; 128]).unwrap();
+    let mut by_columns = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 128);
+    by_columns.set_columns_f32(0, &[f32::MAX, f32::MIN, 0.0].repeat(128)).unwrap();
+    for matrix in [builder.finish(), by_columns.finish()] {
+        for (row, sign) in [1.0, -1.0, 0.0].into_iter().enumerate() {
+            let mut out = [f32::NAN; 128];
+            matrix.row(row, &mut out);
+            assert!(out.iter().all(|w| w.is_finite() && (w * sign > 1e6 || sign == 0.0)), "{out:?}");
+        }
+    }
+}
+
+#[test]
 fn activations_that_are_no_numbers_show_in_the_output() {
-    let matrix = PackedMatrix::from_f32(5, 64, &numbers(1, 5 * 64)).unwrap();
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut x = numbers(2, 64);
-        x[33] = bad;
-        twins_agree(|isa| product(isa, &matrix, &x, 1, &SingleThread));
-        assert!(product(Isa::active(), &matrix, &x, 1, &SingleThread).iter().all(|y| y.is_nan()));
+    for packing in [Packing::Q8, Packing::Q8By128] {
+        let cols = 2 * packing.columns();
+        let matrix = PackedMatrix::from_f32_as(packing, 5, cols, &numbers(1, 5 * cols)).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = numbers(2, cols);
+            x[33] = bad;
+            twins_agree(|isa| product(isa, &matrix, &x, 1, &SingleThread));
+            assert!(product(Isa::active(), &matrix, &x, 1, &SingleThread).iter().all(|y| y.is_nan()));
+        }
     }
 }
 

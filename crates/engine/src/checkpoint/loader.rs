@@ -38,7 +38,7 @@ pub fn memory_bytes(config_json: &[u8], dtype: Dtype) -> Result<u64> {
         Config::Gpt2(config) => Gpt2::plan(&config, false),
         Config::Encoder(config) => Encoder::plan(&config),
     };
-    let sizes = plan.wanted.iter().map(|wanted| wanted.form(dtype).size_bytes().unwrap_or(u64::MAX));
+    let sizes = plan.wanted.iter().map(|wanted| wanted.form(dtype, None).size_bytes().unwrap_or(u64::MAX));
     Ok(sizes.fold(0, u64::saturating_add))
 }
 

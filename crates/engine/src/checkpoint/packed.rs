@@ -37,7 +37,7 @@ const FILE: &str = "packed model";
 const FORMAT: u32 = 2;
 /// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that
 /// packed models are made anew.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// A line of the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ pub enum Storage {
     F32,
     /// 8-bit weights in panels, then their scales.
     Q8,
-    /// The same with a scale for 128 weights.
+    /// The same, rotated, with a scale for 128 weights.
     #[serde(rename = "q8_by_128")]
     Q8By128,
     /// 4-bit weights in panels, then their scales.
@@ -235,16 +235,20 @@ impl Slot {
     pub(super) fn new(tensor: &PackedTensor, weights: Option<&Weights>) -> Result<Slot> {
         let PackedTensor { name, file_name, shape, storage, size_bytes, xxh64 } = tensor;
         let fail = |reason: String| Err(Error::format(FILE, format!("tensor `{name}`: {reason}")));
-        let open = weights.and_then(|weights| Some((weights.open_form(name)?, weights)));
-        let Some((form, weights)) = open else { return fail("the model has no place for it".into()) };
-        let expected = match form {
-            Form::Plain(count) => (vec![count], Storage::F32),
-            Form::F32 { rows, cols } => (vec![rows, cols], Storage::F32),
-            Form::Packed { packing, rows, cols } => (vec![rows, cols], packing.into()),
+        let open = weights.and_then(|weights| Some((weights.open_forms(name)?, weights)));
+        let Some((forms, weights)) = open else { return fail("the model has no place for it".into()) };
+        let is_this = |form: &Form| {
+            let expected = match *form {
+                Form::Plain(count) => (vec![count], Storage::F32),
+                Form::F32 { rows, cols } => (vec![rows, cols], Storage::F32),
+                Form::Packed { packing, rows, cols } => (vec![rows, cols], packing.into()),
+            };
+            expected == (shape.clone(), *storage) && form.size_bytes() == Some(*size_bytes)
         };
-        if expected != (shape.clone(), *storage) || form.size_bytes() != Some(*size_bytes) {
+        let [form, _] = forms;
+        let Some(form) = forms.into_iter().find(is_this) else {
             return fail(format!("expected {form:?}, got {storage:?} {shape:?} in {size_bytes} bytes"));
-        }
+        };
         let place = match form {
             Form::Plain(count) => Place::Plain(vec![0.0; count]),
             Form::F32 { rows, cols } => Place::F32 { rows, cols, data: vec![0.0; rows * cols] },

@@ -21,8 +21,8 @@ const BLOCK: usize = 32;
 pub enum Dtype {
     /// 32-bit floats: the reference.
     F32,
-    /// 8 bits a weight and a scale for 32 of them, as GGUF's Q8_0, or for 128 in a classifier's layers. Matrices whose rows
-    /// 32 does not divide stay f32.
+    /// 8 bits a weight and a scale for 128 of them, or, where 128 does not divide a row or the file has such, for 32, as GGUF's
+    /// Q8_0. Matrices whose rows 32 does not divide stay f32.
     #[default]
     Q8,
     /// 4 bits a weight and a scale for 32 of them, as GGUF's Q4_0; embeddings and a generator's head at 8 bits.
@@ -66,9 +66,6 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The weights `(out, in)` of a classifier's linear layer.
-    ///
-    /// At 8 bits with a scale for 128 of them where that divides `in`: what a text is about survives coarser rounding than
-    /// which word comes next, and the products are much faster.
     Matrix,
     /// An embedding `(vocab, dim)`, or a generator's head: a row a token.
     ///
@@ -112,13 +109,17 @@ impl Wanted {
         self
     }
 
-    /// How it is kept at `dtype`.
-    pub(super) fn form(&self, dtype: Dtype) -> Form {
+    /// How it is kept at `dtype`, read from blocks with these weights if it is from any that a packed matrix can hold.
+    ///
+    /// At 8 bits with a scale for 128 weights where that divides `in`: the products are much faster, and rotated they lose no
+    /// more than with a scale for 32. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
+    pub(super) fn form(&self, dtype: Dtype, blocks: Option<Packing>) -> Form {
         let (rows, cols) = match (self.kind, self.shape.as_slice()) {
             (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
             (_, shape) => return Form::Plain(shape.iter().product()),
         };
-        let q8 = match self.kind == Kind::Matrix && cols.is_multiple_of(Packing::Q8By128.columns()) {
+        let stays = self.kind != Kind::Matrix && blocks.is_some();
+        let q8 = match !stays && cols.is_multiple_of(Packing::Q8By128.columns()) {
             true => Packing::Q8By128,
             false => Packing::Q8,
         };
@@ -243,7 +244,7 @@ enum Store {
         transpose: bool,
         data: Vec<f32>,
     },
-    /// A matrix `(rows, cols)`; `strip` collects one row, or 32 rows of the transposed matrix.
+    /// A matrix `(rows, cols)`; `strip` collects one row, or as many rows of the transposed matrix as share scales.
     Packed {
         builder: PackedMatrixBuilder,
         rows: usize,
@@ -299,7 +300,7 @@ impl Weights {
             });
         }
         let transpose = conv1d && !self.plan.conv1d_is_transposed;
-        let store = match wanted.form(self.dtype) {
+        let store = match wanted.form(self.dtype, kept_packing(&entry.storage)) {
             Form::Plain(count) => Store::Plain(Vec::with_capacity(count)),
             Form::Packed { packing, rows, cols } => Store::Packed {
                 builder: self.place_of(&name, packing, rows, cols),
@@ -420,10 +421,11 @@ impl Weights {
         found.map(|(name, (file_name, filled))| (name.as_str(), file_name.as_str(), filled)).collect()
     }
 
-    /// The form of a tensor that is wanted and not there yet.
-    pub(super) fn open_form(&self, name: &str) -> Option<Form> {
+    /// The forms that a tensor may have that is wanted and not there yet.
+    pub(super) fn open_forms(&self, name: &str) -> Option<[Form; 2]> {
         let wanted = self.plan.wanted.iter().find(|wanted| wanted.name == name)?;
-        (!self.filled.contains_key(name)).then(|| wanted.form(self.dtype))
+        let forms = || [None, Some(Packing::Q8)].map(|blocks| wanted.form(self.dtype, blocks));
+        (!self.filled.contains_key(name)).then(forms)
     }
 
     /// Puts a tensor in its place that was read in an earlier load.
@@ -616,7 +618,7 @@ impl Target {
                 }
             }
             Store::Packed { builder, rows, cols, transpose, strip, done } => {
-                let whole = if *transpose { *rows * BLOCK } else { *cols };
+                let whole = if *transpose { *rows * builder.packing().columns() } else { *cols };
                 let mut rest = decoded;
                 while !rest.is_empty() {
                     let take = rest.len().min(whole - strip.len());
@@ -675,5 +677,37 @@ impl std::fmt::Debug for Weights {
             .field("architecture", &self.plan.architecture)
             .field("filled", &names)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_matrix_has_the_form_that_its_width_and_its_file_allow() {
+        let packing = |wanted: &Wanted, dtype, blocks| match wanted.form(dtype, blocks) {
+            Form::Packed { packing, .. } => Some(packing),
+            Form::Plain(_) | Form::F32 { .. } => None,
+        };
+        let (q8, q4) = (Some(Packing::Q8), Some(Packing::Q4));
+        let generators = [Wanted::conv1d("c", 256, 64), Wanted::vocabulary("v", 64, 256)];
+        for wanted in &generators {
+            assert_eq!(packing(wanted, Dtype::Q8, None), Some(Packing::Q8By128));
+            assert_eq!(packing(wanted, Dtype::Q8, q8), q8);
+            assert_eq!(packing(wanted, Dtype::Q8, q4), q8);
+        }
+        let [layer, head] = &generators;
+        assert_eq!(packing(layer, Dtype::Q4, None), q4);
+        assert_eq!(
+            (packing(head, Dtype::Q4, None), packing(head, Dtype::Q4, q4)),
+            (Some(Packing::Q8By128), q8)
+        );
+        let classifiers = Wanted::matrix("m", 64, 256);
+        assert_eq!(packing(&classifiers, Dtype::Q8, q8), Some(Packing::Q8By128));
+        assert_eq!(packing(&Wanted::conv1d("c", 224, 64), Dtype::Q8, None), q8);
+        assert_eq!(packing(&Wanted::conv1d("c", 20, 64), Dtype::Q8, None), None);
     }
 }

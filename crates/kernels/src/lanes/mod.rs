@@ -17,7 +17,7 @@ pub(crate) use attention_i16::{attend_i16, pack_i16};
 use super::attention_i16::{Pairs, Row};
 use super::math::{self, ERF_HIGH, ERF_P, ERF_Q, EXP, EXP_HIGH, EXP_LOW, LN2_HIGH, LN2_LOW, ROUND};
 use super::math::{GELU_CUBIC, GELU_SCALE, TANH_HIGH, TANH_P, TANH_Q};
-use super::scalar::{self, LANES, NEGLIGIBLE};
+use super::scalar::{self, LANES, NEGLIGIBLE, ROTATED, ROTATION};
 use super::{Activation, Around, GROUPED};
 use std::array::from_fn;
 
@@ -79,6 +79,8 @@ pub(crate) trait Lanes: Copy {
     fn store_i16(self, out: &mut Row);
     /// The magnitude with the larger bits: a NaN is above infinity. `self` is a magnitude.
     fn max_magnitude(self, other: Self) -> Self;
+    /// In place of each two lanes at a distance of 4 their sum and their difference, then of each two at a distance of 8.
+    fn butterflies(self) -> Self;
 
     /// The elements `i` of 16 rows as value `i`.
     #[inline(always)]
@@ -173,6 +175,34 @@ pub(crate) fn gelu_erf<F: Lanes>(x: &mut [f32]) {
 #[inline(always)]
 pub(crate) fn tanh_all<F: Lanes>(x: &mut [f32]) {
     for_each(x, tanh::<F>, math::tanh);
+}
+
+/// Sum and difference.
+#[inline(always)]
+fn butterfly<F: Lanes>(a: F, b: F) -> (F, F) {
+    (a.add(b), a.sub(b))
+}
+
+#[inline(always)]
+pub(crate) fn rotate<F: Lanes>(x: &mut [f32]) {
+    for x in x.as_chunks_mut::<ROTATED>().0 {
+        let (x, _) = x.as_chunks_mut::<LANES>();
+        let mut y = [F::splat(0.0); ROTATED / LANES];
+        for (y, x) in y.iter_mut().zip(&*x) {
+            *y = F::load(x).mul(F::splat(ROTATION)).butterflies();
+        }
+        let [a, b, c, d, e, f, g, h] = y;
+        let ((a, b), (c, d), (e, f), (g, h)) =
+            (butterfly(a, b), butterfly(c, d), butterfly(e, f), butterfly(g, h));
+        let ((a, c), (b, d), (e, g), (f, h)) =
+            (butterfly(a, c), butterfly(b, d), butterfly(e, g), butterfly(f, h));
+        let ((a, e), (b, f), (c, g), (d, h)) =
+            (butterfly(a, e), butterfly(b, f), butterfly(c, g), butterfly(d, h));
+        let y = [a, b, c, d, e, f, g, h];
+        for (y, x) in y.into_iter().zip(x) {
+            y.store(x);
+        }
+    }
 }
 
 #[inline(always)]
@@ -333,6 +363,7 @@ macro_rules! twins {
             fn gelu_tanh(x: &mut [f32]);
             fn gelu_erf(x: &mut [f32]);
             fn tanh_all(x: &mut [f32]);
+            fn rotate(x: &mut [f32]);
             fn finish(sums: &[f32; $crate::scalar::LANES], around: &$crate::Around<'_>,
                 column: usize, out: &mut [f32]);
             fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);

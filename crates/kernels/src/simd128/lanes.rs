@@ -171,6 +171,13 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn butterflies(self) -> Self {
+        let [a, b, c, d] = self.0;
+        let (a, b, c, d) = (f32x4_add(a, b), f32x4_sub(a, b), f32x4_add(c, d), f32x4_sub(c, d));
+        Self([f32x4_add(a, c), f32x4_add(b, d), f32x4_sub(a, c), f32x4_sub(b, d)])
+    }
+
+    #[inline(always)]
     fn fold4(values: [Self; 4]) -> [f32; 4] {
         // 16 lanes to 8 to 4, each.
         let [a, b, c, d] = values.map(|v| f32x4_add(f32x4_add(v.0[0], v.0[2]), f32x4_add(v.0[1], v.0[3])));

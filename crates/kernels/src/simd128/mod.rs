@@ -199,17 +199,16 @@ unsafe fn matmul_with<D: Dot>(
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
-            let one = matrix.packing().span() == 1;
-            while one && streams::several() && panel + PANELS <= panels.end {
-                product.row::<D, PANELS, QUARTERS, true>(panel, 0, &(0..1));
+            while streams::several() && panel + PANELS <= panels.end {
+                if product.has_spans_of_one::<D>() {
+                    product.row::<D, PANELS, QUARTERS, true>(panel, 0, &(0..1));
+                } else {
+                    product.row::<D, PANELS, QUARTERS, false>(panel, 0, &(0..1));
+                }
                 panel += PANELS;
             }
             while panel < panels.end {
-                if one {
-                    product.row::<D, 1, 4, true>(panel, 0, &(0..1));
-                } else {
-                    product.row::<D, 1, 4, false>(panel, 0, &(0..1));
-                }
+                product.single_row::<D>(panel, 0, &(0..1));
                 panel += 1;
             }
         }
@@ -229,7 +228,7 @@ unsafe fn matmul_with<D: Dot>(
                     product.rows::<D, 2>(panel, &scales, pairs, &group);
                 }
                 if !rows.is_empty() {
-                    product.row::<D, 1, 4, false>(panel, rows.start, &group);
+                    product.single_row::<D>(panel, rows.start, &group);
                 }
             }
         }
@@ -246,6 +245,28 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Whether each tile has its scales. Known of 4-bit weights, so that there is no code for more.
+    #[inline(always)]
+    fn has_spans_of_one<D: Dot>(&self) -> bool {
+        size_of::<D::Tile>() == size_of::<TileQ4>() || self.matrix.packing().span() == 1
+    }
+
+    /// [`row`](Self::row) of one panel.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn single_row<D: Dot>(&self, panel: usize, row: usize, group: &Range<usize>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.has_spans_of_one::<D>() {
+                self.row::<D, 1, 4, true>(panel, row, group);
+            } else {
+                self.row::<D, 1, 4, false>(panel, row, group);
+            }
+        }
+    }
+
     /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time. `ONE` is as in
     /// [`dots`].
     ///
