@@ -12,7 +12,7 @@
 
 use super::f16::{f16_from_f32, f32_from_f16};
 use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE};
-use super::scalar::{ROTATED, ROTATION, ROTATION_STAGES};
+use super::scalar::{ROTATION, ROTATION_STAGES};
 use std::array::from_fn;
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
@@ -100,11 +100,12 @@ fn row_of<const SPAN: usize>(
     Ok(())
 }
 
-/// `N` rows, `stride` apart, of `n` columns, and zeros to 16.
-#[inline(always)]
-fn gather<const N: usize>(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; N] {
+/// 32 rows, `stride` apart, of `n` columns, and zeros to 16.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
+fn gather(weights: &[f32], stride: usize, n: usize) -> [[f32; PANEL]; BLOCK] {
     if n == PANEL {
-        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the N rows"))
+        from_fn(|k| *weights[k * stride..].first_chunk().expect("n columns in each of the 32 rows"))
     } else {
         from_fn(|k| from_fn(|row| if row < n { weights[k * stride + row] } else { 0.0 }))
     }
@@ -122,20 +123,26 @@ pub(crate) fn columns(
     tiles: &mut [Tile],
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    match tiles {
-        [tile] => {
-            let columns = gather::<BLOCK>(weights, stride, n);
-            columns_of(&columns, highest(&columns), std::slice::from_mut(tile), scales)
-        }
-        _ => {
-            let mut columns = gather::<ROTATED>(weights, stride, n);
-            if let Some(row) = highest(&columns).iter().position(|bits| *bits >= f32::INFINITY.to_bits()) {
-                return Err(row);
-            }
-            rotate_columns(&mut columns);
-            columns_of(&columns, highest(&columns), tiles, scales)
-        }
+    if let [tile] = tiles {
+        let columns = gather(weights, stride, n);
+        let inverses = scales_of(highest(&columns), scales)?;
+        fill(tile, &columns, &inverses);
+        return Ok(());
     }
+    let mut blocks = [[[0.0; PANEL]; BLOCK]; WIDE];
+    for (columns, weights) in blocks.iter_mut().zip(weights.chunks(BLOCK * stride)) {
+        *columns = gather(weights, stride, n);
+    }
+    if let Some(row) = highest(blocks.as_flattened()).iter().position(|bits| *bits >= f32::INFINITY.to_bits())
+    {
+        return Err(row);
+    }
+    rotate_columns(blocks.as_flattened_mut());
+    let inverses = scales_of(highest(blocks.as_flattened()), scales)?;
+    for (tile, columns) in tiles.iter_mut().zip(&blocks) {
+        fill(tile, columns, &inverses);
+    }
+    Ok(())
 }
 
 /// The magnitude's bits of the largest weight of each of 16 rows.
@@ -150,9 +157,9 @@ fn highest(columns: &[[f32; PANEL]]) -> [u32; PANEL] {
     highest
 }
 
-/// [`rotate`](super::scalar::rotate) of 16 rows whose columns lie one after the other.
+/// [`rotate`](super::scalar::rotate) of 16 rows, whose columns lie one after the other.
 #[inline(always)]
-fn rotate_columns(columns: &mut [[f32; PANEL]; ROTATED]) {
+fn rotate_columns(columns: &mut [[f32; PANEL]]) {
     for w in columns.as_flattened_mut() {
         *w = within(*w) * ROTATION;
     }
@@ -166,25 +173,26 @@ fn rotate_columns(columns: &mut [[f32; PANEL]; ROTATED]) {
     }
 }
 
+/// Sets the scales of 16 rows and gives their inverses. The error is the row that has none.
 #[inline(always)]
-fn columns_of<const N: usize>(
-    columns: &[[f32; PANEL]; N],
-    highest: [u32; PANEL],
-    tiles: &mut [Tile],
-    scales: &mut [u16; PANEL],
-) -> Result<(), usize> {
+fn scales_of(highest: [u32; PANEL], scales: &mut [u16; PANEL]) -> Result<[f32; PANEL], usize> {
     let mut inverses = [0.0; PANEL];
     for row in 0..PANEL {
         (scales[row], inverses[row]) = scale(highest[row]).ok_or(row)?;
     }
-    let groups = tiles.iter_mut().flat_map(|tile| &mut tile.0);
-    for (group, columns) in groups.zip(columns.as_chunks::<4>().0) {
+    Ok(inverses)
+}
+
+/// Quantises the columns of a tile.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
+fn fill(tile: &mut Tile, columns: &[[f32; PANEL]; BLOCK], inverses: &[f32; PANEL]) {
+    for (group, columns) in tile.0.iter_mut().zip(columns.as_chunks::<4>().0) {
         for (row, four) in group.iter_mut().enumerate() {
             let q = |k: usize| round(columns[k][row], inverses[row]) & 0xff;
             *four = q(0) | q(1) << 8 | q(2) << 16 | q(3) << 24;
         }
     }
-    Ok(())
 }
 
 /// What the weight of the largest magnitude of a block is tried to become, negative.
@@ -269,7 +277,7 @@ pub(crate) fn columns_q4(
     tile: &mut TileQ4,
     scales: &mut [u16; PANEL],
 ) -> Result<(), usize> {
-    let columns = gather::<BLOCK>(weights, stride, n);
+    let columns = gather(weights, stride, n);
     let rows: [[f32; BLOCK]; PANEL] = from_fn(|row| columns.map(|column| column[row]));
     for (row, weights) in rows.iter().enumerate().take(n) {
         let (scale, q) = block_q4(weights).ok_or(row)?;
