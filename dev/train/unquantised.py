@@ -23,7 +23,6 @@ import train
 import writer
 
 DEMO = train.ROOT / "models/demo"
-WIDE = writer.config(train.VOCAB, layers=6, width=256)
 
 
 def stored(name: str) -> GPT2LMHeadModel:
@@ -68,29 +67,34 @@ def main() -> None:
     train_runs, held_out_runs = corpus.split(corpus.load_books(args.text), train.SEED)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "held-out.txt").write_text("\n".join(p for run in held_out_runs for p in run), "utf-8")
-    for name in ("writer", "writer-distilled", *["writer-wide"][: args.wide]):
-        wide = name == "writer-wide"
-        tokenizer = Tokenizer.from_file(str(DEMO / "writer/tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(DEMO / "writer/tokenizer.json"))
+
+    def go_on(name: str, model: GPT2LMHeadModel, steps: int, lr: float, loss_of=None) -> None:
+        """Trains a model, and keeps it beside the files of the demo writer that it is like."""
         held_out = writer.fixed_windows(corpus.Passages(held_out_runs, tokenizer, train.SEED), 8)
-        model, loss_of = GPT2LMHeadModel(WIDE) if wide else stored(name), None
-        if name == "writer-distilled":
-            loss_of = distill.loss_against(stored("writer").eval())
         print(f"{name}: held-out loss {writer.held_out_loss(model, held_out):.4f} before", flush=True)
         passages = corpus.Passages(train_runs, tokenizer, train.SEED + 2)
-        folder = args.out / name
-        folder.mkdir(exist_ok=True)
-        steps, lr = (args.wide, 2e-3) if wide else (args.steps, args.lr)
         writer.train(model, passages, held_out, steps, args.out / f"{name}.pt", lr=lr, loss_of=loss_of)
         print(f"{name}: held-out loss {writer.held_out_loss(model, held_out):.4f} after", flush=True)
-        if not wide:
-            report_distances(stored(name), model)
+        folder = args.out / name
+        folder.mkdir(exist_ok=True)
         weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        for file in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(DEMO / ("writer" if wide else name) / file, folder)
-        if wide:
-            config = json.loads((folder / "config.json").read_text()) | {"n_embd": WIDE.n_embd, "n_head": WIDE.n_head}
-            (folder / "config.json").write_text(json.dumps(config))
+        like = DEMO / (name if (DEMO / name).exists() else "writer")
+        for file in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(like / file, folder)
+        width = {"n_embd": model.config.n_embd, "n_head": model.config.n_head}
+        config = json.loads((like / "config.json").read_text()) | width
+        (folder / "config.json").write_text(json.dumps(config))
+
+    for name in ("writer", "writer-distilled"):
+        model = stored(name)
+        loss_of = distill.loss_against(stored("writer").eval()) if name == "writer-distilled" else None
+        go_on(name, model, args.steps, args.lr, loss_of)
+        report_distances(stored(name), model)
+    if args.wide:
+        wide = writer.config(train.VOCAB, layers=6, width=256)
+        go_on("writer-wide", GPT2LMHeadModel(wide), args.wide, 2e-3)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@
 
 use super::f16::f32_from_f16;
 use super::isa::Isa;
-use super::pack::{magnitude, within};
+use super::pack::within;
 use super::pool::{Pool, Shared};
 use super::quantised::{Quantised, with_row};
-use super::scalar::LANES;
+use super::scalar::{LANES, magnitude};
 use super::storage::{Plain, Storage};
 use super::{
     Around, groups, matmul, maxima_with, pack_columns, pack_columns_q4, pack_row, pack_row_q4, rotate,
@@ -166,8 +166,7 @@ pub struct NotFinite {
 
 /// Lends `then` a row of finite weights as they are where they are rotated. The error is the first block that has others.
 fn rotated<T>(isa: Isa, weights: &[f32], then: impl FnOnce(&[f32]) -> Result<T, usize>) -> Result<T, usize> {
-    let highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
-    if highest >= f32::INFINITY.to_bits() {
+    if magnitude(weights) >= f32::INFINITY.to_bits() {
         let column = weights.iter().position(|w| !w.is_finite()).expect("the highest is one");
         return Err(column / BLOCK);
     }
@@ -248,11 +247,12 @@ impl PackedMatrixBuilder {
     /// [`NotFinite`] names the block with an infinity or a NaN.
     pub fn set_row_f32(&mut self, row: usize, weights: &[f32]) -> Result<(), NotFinite> {
         assert_eq!(weights.len(), self.matrix.cols, "kernels: weights of row {row}");
-        let (at, n, span) = (self.tile(row, 0), self.matrix.blocks(), self.matrix.packing.span());
+        let (at, n, packing) = (self.tile(row, 0), self.matrix.blocks(), self.matrix.packing);
+        let span = packing.span();
         let scales = &mut self.matrix.scales[at / span..(at + n) / span];
         let (isa, lane) = (Isa::active(), row % PANEL);
         match &mut self.matrix.weights {
-            Tiles::Q8(tiles) if span > 1 => {
+            Tiles::Q8(tiles) if packing.is_rotated() => {
                 rotated(isa, weights, |weights| pack_row(isa, weights, &mut tiles[at..at + n], scales, lane))
             }
             Tiles::Q8(tiles) => pack_row(isa, weights, &mut tiles[at..at + n], scales, lane),

@@ -21,7 +21,7 @@ const HALF: f32 = 0.499_999_97;
 
 /// The magnitude's bits of a number; they compare as integers, in which order does not matter.
 #[inline(always)]
-pub(crate) fn magnitude(x: f32) -> u32 {
+fn magnitude(x: f32) -> u32 {
     x.to_bits() & 0x7fff_ffff
 }
 

@@ -51,7 +51,7 @@ fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
 }
 
 /// The bits of the largest magnitude; they compare as integers, in which order does not matter, and a NaN is above infinity.
-fn magnitude(x: &[f32]) -> u32 {
+pub(crate) fn magnitude(x: &[f32]) -> u32 {
     x.iter().fold(0, |highest, x| highest.max(x.to_bits() & 0x7fff_ffff))
 }
 

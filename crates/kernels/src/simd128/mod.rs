@@ -200,15 +200,11 @@ unsafe fn matmul_with<D: Dot>(
     unsafe {
         if x.rows == 1 {
             while streams::several() && panel + PANELS <= panels.end {
-                if product.has_spans_of_one::<D>() {
-                    product.row::<D, PANELS, QUARTERS, true>(panel, 0, &(0..1));
-                } else {
-                    product.row::<D, PANELS, QUARTERS, false>(panel, 0, &(0..1));
-                }
+                product.row::<D, PANELS, QUARTERS>(panel, 0, &(0..1));
                 panel += PANELS;
             }
             while panel < panels.end {
-                product.single_row::<D>(panel, 0, &(0..1));
+                product.row::<D, 1, 4>(panel, 0, &(0..1));
                 panel += 1;
             }
         }
@@ -228,7 +224,7 @@ unsafe fn matmul_with<D: Dot>(
                     product.rows::<D, 2>(panel, &scales, pairs, &group);
                 }
                 if !rows.is_empty() {
-                    product.single_row::<D>(panel, rows.start, &group);
+                    product.row::<D, 1, 4>(panel, rows.start, &group);
                 }
             }
         }
@@ -245,35 +241,35 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Whether each tile has its scales. Known of 4-bit weights, so that there is no code for more.
-    #[inline(always)]
-    fn has_spans_of_one<D: Dot>(&self) -> bool {
-        size_of::<D::Tile>() == size_of::<TileQ4>() || self.matrix.packing().span() == 1
-    }
-
-    /// [`row`](Self::row) of one panel.
+    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time.
     ///
     /// # Safety
-    /// As there.
+    /// Nobody else uses the panels' columns of `out`; the group has the row, and 4 at most.
     #[inline(always)]
-    unsafe fn single_row<D: Dot>(&self, panel: usize, row: usize, group: &Range<usize>) {
+    unsafe fn row<D: Dot, const P: usize, const Q: usize>(
+        &self,
+        first: usize,
+        row: usize,
+        group: &Range<usize>,
+    ) {
+        // 4-bit weights have scales for each tile, so that there is no code for others.
+        let one = size_of::<D::Tile>() == size_of::<TileQ4>() || self.matrix.packing().span() == 1;
         // SAFETY: the caller's promise.
         unsafe {
-            if self.has_spans_of_one::<D>() {
-                self.row::<D, 1, 4, true>(panel, row, group);
+            if one {
+                self.row_in_spans::<D, P, Q, true>(first, row, group);
             } else {
-                self.row::<D, 1, 4, false>(panel, row, group);
+                self.row_in_spans::<D, P, Q, false>(first, row, group);
             }
         }
     }
 
-    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time. `ONE` is as in
-    /// [`dots`].
+    /// [`row`](Self::row), with `ONE` as in [`dots`].
     ///
     /// # Safety
-    /// Nobody else uses the panels' columns of `out`; the group has the row, and 4 at most.
+    /// As there.
     #[inline(never)]
-    unsafe fn row<D: Dot, const P: usize, const Q: usize, const ONE: bool>(
+    unsafe fn row_in_spans<D: Dot, const P: usize, const Q: usize, const ONE: bool>(
         &self,
         first: usize,
         row: usize,
