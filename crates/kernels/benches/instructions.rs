@@ -18,12 +18,13 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 /// Sizes are GPT-2's, or a part of them where a whole would take valgrind seconds.
-const CASES: [(&str, Prepare); 16] = [
+const CASES: [(&str, Prepare); 17] = [
     ("linear_q8/768x768/1", || product(Packing::Q8, 768, 768, 1)),
     ("linear_q8/768x768/4", || product(Packing::Q8, 768, 768, 4)),
     ("linear_q8/768x768/8", || product(Packing::Q8, 768, 768, 8)),
     ("linear_q8/768x3072/1", || product(Packing::Q8, 768, 3072, 1)),
-    ("linear_q8_by_128/768x768/8", || product(Packing::Q8By128, 768, 768, 8)),
+    ("linear_q8_by_768/768x768/1", || product(Packing::Q8By(768), 768, 768, 1)),
+    ("linear_q8_by_768/768x768/8", || product(Packing::Q8By(768), 768, 768, 8)),
     ("norm_and_quantise/768/8", norm_and_quantise),
     ("bias_and_gelu/3072", bias_and_gelu),
     ("attention/1+127", || attention(1, 127)),

@@ -70,8 +70,8 @@ fn linear_q4(c: &mut Criterion) {
     linear(c, "kernel/linear_q4", Packing::Q4);
 }
 
-fn linear_q8_by_128(c: &mut Criterion) {
-    linear(c, "kernel/linear_q8_by_128", Packing::Q8By128);
+fn linear_q8_by_768(c: &mut Criterion) {
+    linear(c, "kernel/linear_q8_by_768", Packing::Q8By(768));
 }
 
 fn linear(c: &mut Criterion, name: &str, packing: Packing) {
@@ -218,7 +218,7 @@ criterion_group!(
     benches,
     memory,
     linear_q8,
-    linear_q8_by_128,
+    linear_q8_by_768,
     linear_q4,
     pack,
     rows,

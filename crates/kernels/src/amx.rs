@@ -3,7 +3,7 @@
 //! `tdpbssd` multiplies 16 rows of up to 64 signed bytes with as many columns of 16 rows, exactly, and adds the 256 sums
 //! to a tile of 32-bit numbers: what AVX-512 does in 256 `vpdpbusd`, two at a time.
 //!
-//! 1. A panel's tile, two of them where 128 columns share a scale, is the right operand as it lies in memory. The left one
+//! 1. A panel's tile, two of them where more columns share a scale, is the right operand as it lies in memory. The left one
 //!    are rows of activations side by side, [`Rows`], which are laid out so once for a product; both are signed, so that
 //!    no sum has an excess. Missing rows of the last 16 are zeros.
 //! 2. The sums of a span go through memory, 1 KiB, since there is no way from a tile to a register. There they are scaled
@@ -27,7 +27,7 @@ pub(crate) use super::avx512::{
     pack_columns_q4, pack_i16, pack_row, pack_row_q4, quantise, rotate, sum_exp, tanh_all, weigh,
 };
 use super::lanes::{self, Lanes};
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Tile, TileQ4, WIDE};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{BYTE, Quantised, scale};
 use std::arch::asm;
@@ -76,19 +76,11 @@ impl SideBySide {
     /// Quantises row `m` as [`scalar::quantise`](super::scalar::quantise) does.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     pub(crate) fn set_row(&mut self, m: usize, x: &[f32], span: usize) {
-        match span {
-            1 => self.set_spans::<1>(m, x),
-            _ => self.set_spans::<WIDE>(m, x),
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn set_spans<const SPAN: usize>(&mut self, m: usize, x: &[f32]) {
         let (xs, _) = x.as_chunks::<BLOCK>();
-        for (i, (xs, scales)) in xs.as_chunks::<SPAN>().0.iter().zip(&mut self.scales).enumerate() {
+        for (i, (xs, scales)) in xs.chunks_exact(span).zip(&mut self.scales).enumerate() {
             let (scale, inverse) = scale(highest_magnitude(xs), BYTE);
             scales[m] = scale;
-            for (block, x) in (i * SPAN..).zip(xs) {
+            for (block, x) in (i * span..).zip(xs) {
                 let q = &mut self.rows[block / 2].0[m].as_chunks_mut::<BLOCK>().0[block % 2];
                 match inverse {
                     Some(inverse) => _ = round(x, inverse, q),
@@ -187,8 +179,8 @@ pub(crate) unsafe fn matmul(
     unsafe {
         let _tiles = Tiles::configure(config);
         match matrix.packing() {
-            Packing::Q8 => panels.for_each(|panel| product.of_panel::<1>(panel)),
-            Packing::Q8By128 => panels.for_each(|panel| product.of_panel::<WIDE>(panel)),
+            Packing::Q8 => panels.for_each(|panel| product.of_panel::<true>(panel)),
+            Packing::Q8By(_) => panels.for_each(|panel| product.of_panel::<false>(panel)),
             Packing::Q4 => product.of_panels_q4(panels),
         }
     }
@@ -230,16 +222,19 @@ thread_local! {
 
 impl Product<'_> {
     /// # Safety
-    /// Nobody else uses the panel's columns of the outputs, and the tiles are configured for `SPAN`.
+    /// Nobody else uses the panel's columns of the outputs, and the tiles are configured for spans of a panel's tile if `ONE`,
+    /// else of more.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn of_panel<const SPAN: usize>(&self, panel: usize) {
+    unsafe fn of_panel<const ONE: bool>(&self, panel: usize) {
         let (tiles, scales) = self.matrix.panel::<Tile>(panel);
         // SAFETY: the caller's promise.
-        unsafe { self.of_tiles::<SPAN>(panel, tiles, scales, Ahead::of(tiles, self.share(8 * SPAN))) };
+        unsafe {
+            self.of_tiles::<ONE>(panel, tiles, scales, Ahead::of(tiles, self.share(8 * self.span::<ONE>())))
+        };
     }
 
     /// # Safety
-    /// As for [`of_panel`](Self::of_panel) with a `SPAN` of 1.
+    /// As for [`of_panel`](Self::of_panel) with `ONE`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn of_panels_q4(&self, panels: Range<usize>) {
         let mut unpacked = UNPACKED.take();
@@ -248,9 +243,15 @@ impl Product<'_> {
             let (tiles, scales) = self.matrix.panel::<TileQ4>(panel);
             tiles.iter().zip(&mut unpacked).for_each(|(packed, tile)| unpack(packed, tile));
             // SAFETY: the caller's promise.
-            unsafe { self.of_tiles::<1>(panel, &unpacked, scales, Ahead::of(tiles, self.share(4))) };
+            unsafe { self.of_tiles::<true>(panel, &unpacked, scales, Ahead::of(tiles, self.share(4))) };
         }
         UNPACKED.set(unpacked);
+    }
+
+    /// A panel's tiles that share scales.
+    #[inline(always)]
+    fn span<const ONE: bool>(&self) -> usize {
+        if ONE { 1 } else { self.matrix.packing().span() }
     }
 
     /// How many cache lines of the next panel to ask for with each of a panel's spans, of which each has so many.
@@ -263,13 +264,14 @@ impl Product<'_> {
     /// # Safety
     /// As for [`of_panel`](Self::of_panel).
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn of_tiles<const SPAN: usize>(
+    unsafe fn of_tiles<const ONE: bool>(
         &self,
         panel: usize,
         tiles: &[Tile],
         scales: &[[u16; PANEL]],
         mut ahead: Ahead,
     ) {
+        let span = self.span::<ONE>();
         let mut dots = [const { Dots([[0; PANEL]; TOGETHER]) }; 2];
         for (group, first) in self.groups.iter().zip((0..self.rows).step_by(TOGETHER)) {
             let n = TOGETHER.min(self.rows - first);
@@ -283,11 +285,11 @@ impl Product<'_> {
             let mut sums = [_mm512_setzero_ps(); TOGETHER];
             for i in 0..=scales.len() {
                 if i < scales.len() {
-                    ahead.fetch();
-                    let rows = &group.rows[i * SPAN / 2..][..SPAN.div_ceil(2)];
-                    let tiles = tiles[i * SPAN..].first_chunk().expect("tiles of each scale");
+                    ahead.fetch(1);
+                    let rows = &group.rows[i * span / 2..][..span.div_ceil(2)];
+                    let tiles = &tiles[i * span..][..span];
                     // SAFETY: the caller's promise; as many columns of activations as of weights.
-                    unsafe { products::<SPAN>(rows, i * SPAN % 2 * BLOCK, tiles, &mut dots[i % 2]) };
+                    unsafe { products::<ONE>(rows, i * span % 2 * BLOCK, tiles, &mut dots[i % 2]) };
                 }
                 if i > 0 {
                     let (dots, w) = (&dots[(i - 1) % 2].0, widen(&scales[i - 1]));
@@ -327,14 +329,14 @@ fn unpack(packed: &TileQ4, tile: &mut Tile) {
 /// weights.
 ///
 /// # Safety
-/// The tiles are configured for `SPAN`, and the activations are there.
+/// The tiles are configured for `ONE`, and the activations are there: of a panel's tile, or of a multiple of four.
 #[inline(always)]
-unsafe fn products<const SPAN: usize>(rows: &[Rows], column: usize, weights: &[Tile; SPAN], dots: &mut Dots) {
+unsafe fn products<const ONE: bool>(rows: &[Rows], column: usize, weights: &[Tile], dots: &mut Dots) {
     // SAFETY: the tiles that are loaded and stored are as large as the configuration says: `rows` and `weights` hold them,
     // and `dots` has room. The compiler keeps nothing in these registers.
     unsafe {
         let x = rows.as_ptr().cast::<i8>().add(column);
-        if SPAN == 1 {
+        if ONE {
             asm!(
                 "tilezero tmm0",
                 "tileloadd tmm1, [{x} + {row}*1]",
@@ -342,7 +344,7 @@ unsafe fn products<const SPAN: usize>(rows: &[Rows], column: usize, weights: &[T
                 "tdpbssd tmm0, tmm1, tmm2",
                 "tilestored [{dots} + {row}*1], tmm0",
                 x = in(reg) x,
-                weights = in(reg) weights,
+                weights = in(reg) weights.as_ptr(),
                 dots = in(reg) dots,
                 row = in(reg) ROW,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _,
@@ -351,19 +353,25 @@ unsafe fn products<const SPAN: usize>(rows: &[Rows], column: usize, weights: &[T
         } else {
             asm!(
                 "tilezero tmm0",
+                "2:",
                 "tileloadd tmm1, [{x} + {row}*1]",
                 "tileloadd tmm2, [{weights} + {row}*1]",
                 "tdpbssd tmm0, tmm1, tmm2",
                 "tileloadd tmm3, [{x} + {row}*1 + 1024]",
                 "tileloadd tmm4, [{weights} + {row}*1 + 1024]",
                 "tdpbssd tmm0, tmm3, tmm4",
+                "add {x}, 2048",
+                "add {weights}, 2048",
+                "cmp {weights}, {end}",
+                "jb 2b",
                 "tilestored [{dots} + {row}*1], tmm0",
-                x = in(reg) x,
-                weights = in(reg) weights,
+                x = inout(reg) x => _,
+                weights = inout(reg) weights.as_ptr() => _,
+                end = in(reg) weights.as_ptr_range().end,
                 dots = in(reg) dots,
                 row = in(reg) ROW,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
-                options(nostack, preserves_flags),
+                options(nostack),
             );
         }
     }

@@ -24,7 +24,7 @@ use super::avx512::AHEAD;
 use super::isa::Isa;
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 use super::pack;
 use super::pool::Shared;
 use super::quantised::{Block, Quantised, Signs, four};
@@ -64,8 +64,8 @@ pub(crate) unsafe fn matmul_in(
     unsafe {
         while streams && x.rows == 1 && panels.len() >= STREAMS {
             match matrix.packing() {
-                Packing::Q8 => row::<1>(matrix, x, panels.start, around, out),
-                Packing::Q8By128 => row::<WIDE>(matrix, x, panels.start, around, out),
+                Packing::Q8 => row::<true>(matrix, x, panels.start, around, out),
+                Packing::Q8By(_) => row::<false>(matrix, x, panels.start, around, out),
                 Packing::Q4 => break,
             }
             panels.start += STREAMS;
@@ -247,9 +247,9 @@ unsafe fn matmul_with<const VNNI: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.packing() {
-            Packing::Q8 => matmul_of::<Tile, 1, VNNI>(matrix, x, panels, around, out),
-            Packing::Q8By128 => matmul_of::<Tile, WIDE, VNNI>(matrix, x, panels, around, out),
-            Packing::Q4 => matmul_of::<TileQ4, 1, VNNI>(matrix, x, panels, around, out),
+            Packing::Q8 => matmul_of::<Tile, true, VNNI>(matrix, x, panels, around, out),
+            Packing::Q8By(_) => matmul_of::<Tile, false, VNNI>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, true, VNNI>(matrix, x, panels, around, out),
         }
     }
 }
@@ -257,7 +257,7 @@ unsafe fn matmul_with<const VNNI: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn matmul_of<T: Weights, const SPAN: usize, const VNNI: bool>(
+unsafe fn matmul_of<T: Weights, const ONE: bool, const VNNI: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -268,26 +268,26 @@ unsafe fn matmul_of<T: Weights, const SPAN: usize, const VNNI: bool>(
         // SAFETY: the caller's promise.
         unsafe {
             if x.rows >= 4 {
-                rows::<T, 4, SPAN, VNNI, true>(matrix, x, panel, 0, around, out);
+                rows::<T, 4, ONE, VNNI, true>(matrix, x, panel, 0, around, out);
             }
             for first in (0..x.rows).step_by(4).skip(usize::from(x.rows >= 4)) {
                 match x.rows - first {
-                    1 => rows::<T, 1, SPAN, VNNI, true>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, SPAN, VNNI, true>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, SPAN, VNNI, true>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 4, SPAN, VNNI, false>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, ONE, VNNI, true>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, ONE, VNNI, true>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, ONE, VNNI, true>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, ONE, VNNI, false>(matrix, x, panel, first, around, out),
                 }
             }
         }
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group.
+/// The outputs of one panel for the activation rows `first..first + M`, a group. `ONE`: each tile has scales of its own.
 ///
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool, const FETCH: bool>(
+unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const VNNI: bool, const FETCH: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -302,7 +302,8 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const VNNI: bool, 
         let (xs, _) = x.group(first, M).as_chunks::<M>();
         let mut signs = x.signs(first, M).as_chunks::<M>().0.iter();
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+        let span = if ONE { 1 } else { matrix.packing().span() };
+        let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
         for ((tiles, scales), xs) in spans {
             let mut dots: [_; M] = from_fn(|m| [_mm256_set1_epi32(T::start(&xs[0][m])); 2]);
             for (tile, x) in tiles.iter().zip(xs) {
@@ -327,7 +328,7 @@ const STREAMS: usize = 4;
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn row<const SPAN: usize>(
+unsafe fn row<const ONE: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -337,24 +338,24 @@ unsafe fn row<const SPAN: usize>(
     // SAFETY of the block: as in `rows`.
     unsafe {
         let weights: [_; STREAMS] = from_fn(|p| matrix.panel::<Tile>(panel + p));
-        let n = matrix.blocks() / SPAN;
-        let (tiles, scales) = (weights.map(|w| &w.0.as_chunks::<SPAN>().0[..n]), weights.map(|w| &w.1[..n]));
-        let (xs, signs) = (x.group(0, 1).as_chunks::<SPAN>().0, x.signs(0, 1).as_chunks::<SPAN>().0);
+        let span = if ONE { 1 } else { matrix.packing().span() };
+        let (xs, signs) = (x.group(0, 1).chunks_exact(span), x.signs(0, 1).chunks_exact(span));
         let mut sums = [[_mm256_setzero_ps(); 2]; STREAMS];
-        for (i, (xs, signs)) in xs[..n].iter().zip(&signs[..n]).enumerate() {
+        for (i, (xs, signs)) in xs.zip(signs).enumerate() {
+            let tiles = weights.map(|(tiles, _)| &tiles[i * span..][..xs.len()]);
             let mut dots = [[_mm256_set1_epi32(xs[0].excess); 2]; STREAMS];
             for (j, (x, signs)) in xs.iter().zip(signs).enumerate() {
                 for group in 0..BLOCK / 4 {
                     let (q, sign) = (spread(&x.q, group), spread(signs, group));
                     for p in 0..STREAMS {
-                        let w = load(&tiles[p][i][j].0[group], false);
+                        let w = load(&tiles[p][j].0[group], false);
                         dots[p][0] = add_signed(dots[p][0], w[0], q, sign);
                         dots[p][1] = add_signed(dots[p][1], w[1], q, sign);
                     }
                 }
             }
             for p in 0..STREAMS {
-                add_scaled(&mut sums[p], dots[p], widen(&scales[p][i]), xs[0].scale);
+                add_scaled(&mut sums[p], dots[p], widen(&weights[p].1[i]), xs[0].scale);
             }
         }
         for (p, sums) in sums.into_iter().enumerate() {
@@ -461,17 +462,18 @@ pub(crate) fn pack_columns_q4(
 #[target_feature(enable = "avx2")]
 pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     match span {
-        1 => quantise_spans::<1>(x, blocks, step),
-        _ => quantise_spans::<WIDE>(x, blocks, step),
+        1 => quantise_spans::<true>(x, span, blocks, step),
+        _ => quantise_spans::<false>(x, span, blocks, step),
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usize) {
+fn quantise_spans<const ONE: bool>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    let span = if ONE { 1 } else { span };
     // SAFETY: a block is four times 8 f32.
     let parts = |x: &[f32; BLOCK]| from_fn::<_, 4, _>(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (i, xs) in xs.as_chunks::<SPAN>().0.iter().enumerate() {
+    for (i, xs) in xs.chunks_exact(span).enumerate() {
         let mut highest = _mm256_setzero_si256();
         for x in xs {
             let magnitude =
@@ -483,7 +485,7 @@ fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usiz
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b01_00_11_10>(highest));
         let highest = _mm_max_epu32(highest, _mm_shuffle_epi32::<0b10_11_00_01>(highest));
         let highest = _mm_cvtsi128_si32(highest) as u32;
-        let (first, mut sums) = (i * SPAN * step, _mm256_setzero_si256());
+        let (first, mut sums) = (i * span * step, _mm256_setzero_si256());
         for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
             *block = Block::ZERO;
             let Some(inverse) = block.set_scale(highest) else { continue };

@@ -24,9 +24,9 @@
 use super::Around;
 use super::attention_i16::{Pairs, Row};
 pub(crate) use super::avx2::{pack_columns, pack_columns_q4, pack_row, pack_row_q4};
-use super::lanes::{Lanes, twins};
+use super::lanes::{self, Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Form, Quantised, four};
 use super::scalar::LANES;
@@ -43,6 +43,9 @@ pub(crate) const MANY: usize = 16;
 
 /// How far ahead of their use weights are asked for, in bytes.
 pub(crate) const AHEAD: usize = 4096;
+
+/// For so many tiles of a span, what is asked for ahead is asked for at once.
+const AT_ONCE: usize = 4;
 
 /// Weights as unsigned numbers, ready for dot products.
 trait Weights: Stored {
@@ -133,13 +136,13 @@ pub(crate) unsafe fn matmul(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.packing() {
-            Packing::Q8 if x.form == Form::Unsigned => matmul_many::<1>(matrix, x, panels, around, out),
-            Packing::Q8 => matmul_of::<Tile, 1>(matrix, x, panels, around, out),
-            Packing::Q8By128 if x.form == Form::Unsigned => {
-                matmul_many::<WIDE>(matrix, x, panels, around, out)
+            Packing::Q8 if x.form == Form::Unsigned => matmul_many::<true>(matrix, x, panels, around, out),
+            Packing::Q8 => matmul_of::<Tile, true>(matrix, x, panels, around, out),
+            Packing::Q8By(_) if x.form == Form::Unsigned => {
+                matmul_many::<false>(matrix, x, panels, around, out)
             }
-            Packing::Q8By128 => matmul_of::<Tile, WIDE>(matrix, x, panels, around, out),
-            Packing::Q4 => matmul_of::<TileQ4, 1>(matrix, x, panels, around, out),
+            Packing::Q8By(_) => matmul_of::<Tile, false>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, true>(matrix, x, panels, around, out),
         }
     }
 }
@@ -147,7 +150,7 @@ pub(crate) unsafe fn matmul(
 /// # Safety
 /// As for [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn matmul_of<T: Weights, const SPAN: usize>(
+unsafe fn matmul_of<T: Weights, const ONE: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -159,28 +162,29 @@ unsafe fn matmul_of<T: Weights, const SPAN: usize>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1, SPAN, true>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, SPAN, true>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, SPAN, true>(matrix, x, panel, first, around, out),
-                    4 => rows::<T, 4, SPAN, true>(matrix, x, panel, first, around, out),
-                    5 => rows::<T, 5, SPAN, true>(matrix, x, panel, first, around, out),
-                    6 => rows::<T, 6, SPAN, true>(matrix, x, panel, first, around, out),
-                    7 => rows::<T, 7, SPAN, true>(matrix, x, panel, first, around, out),
-                    _ if first == 0 => rows::<T, 8, SPAN, true>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 8, SPAN, false>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, ONE, true>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, ONE, true>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, ONE, true>(matrix, x, panel, first, around, out),
+                    4 => rows::<T, 4, ONE, true>(matrix, x, panel, first, around, out),
+                    5 => rows::<T, 5, ONE, true>(matrix, x, panel, first, around, out),
+                    6 => rows::<T, 6, ONE, true>(matrix, x, panel, first, around, out),
+                    7 => rows::<T, 7, ONE, true>(matrix, x, panel, first, around, out),
+                    _ if first == 0 => rows::<T, 8, ONE, true>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 8, ONE, false>(matrix, x, panel, first, around, out),
                 }
             }
         }
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group; `FETCH` for the first, or the only one.
+/// The outputs of one panel for the activation rows `first..first + M`, a group; `FETCH` for the first, or the only one. `ONE`:
+/// each tile has scales of its own.
 ///
 /// # Safety
 /// Nobody else uses the panel's columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>(
+unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const FETCH: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -191,7 +195,8 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>
     let (tiles, scales) = matrix.panel::<T>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [_mm512_setzero_ps(); M];
-    let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+    let span = if ONE { 1 } else { matrix.packing().span() };
+    let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
     for ((tiles, scales), xs) in spans {
         let mut dots: [_; M] = xs[0].map(|x| _mm512_set1_epi32(T::excess(&x)));
         for (tile, x) in tiles.iter().zip(xs) {
@@ -225,7 +230,7 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const FETCH: bool>
 /// # Safety
 /// As for [`matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn matmul_many<const SPAN: usize>(
+unsafe fn matmul_many<const ONE: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -237,11 +242,11 @@ unsafe fn matmul_many<const SPAN: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         while panel + 2 <= panels.end {
-            many::<2, SPAN>(matrix, x, panel, &mut excess, around, out);
+            many::<2, ONE>(matrix, x, panel, &mut excess, around, out);
             panel += 2;
         }
         if panel < panels.end {
-            many::<1, SPAN>(matrix, x, panel, &mut excess, around, out);
+            many::<1, ONE>(matrix, x, panel, &mut excess, around, out);
         }
     }
     EXCESS.set(excess);
@@ -257,7 +262,7 @@ thread_local! {
 /// # Safety
 /// Nobody else uses the panels' columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn many<const P: usize, const SPAN: usize>(
+unsafe fn many<const P: usize, const ONE: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -266,9 +271,10 @@ unsafe fn many<const P: usize, const SPAN: usize>(
     out: &Shared<'_, f32>,
 ) {
     let weights: [_; P] = from_fn(|p| matrix.panel::<Tile>(panel + p));
-    starts.resize(matrix.blocks() / SPAN, [[0; PANEL]; 2]);
+    let span = matrix.packing().span();
+    starts.resize(matrix.blocks() / span, [[0; PANEL]; 2]);
     for (p, (tiles, _)) in weights.iter().enumerate() {
-        for (start, tiles) in starts.iter_mut().zip(tiles.as_chunks::<SPAN>().0) {
+        for (start, tiles) in starts.iter_mut().zip(tiles.chunks_exact(span)) {
             start[p] = excess(tiles);
         }
     }
@@ -280,14 +286,14 @@ unsafe fn many<const P: usize, const SPAN: usize>(
         // SAFETY: the caller's promise.
         unsafe {
             match x.rows - first {
-                1 => rows_many::<1, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                2 => rows_many::<2, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                3 => rows_many::<3, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                4 => rows_many::<4, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                5 => rows_many::<5, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                6 => rows_many::<6, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                7 => rows_many::<7, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
-                _ => rows_many::<8, P, SPAN>(matrix, x, &panels, first, ahead, around, out),
+                1 => rows_many::<1, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                2 => rows_many::<2, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                3 => rows_many::<3, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                4 => rows_many::<4, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                5 => rows_many::<5, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                6 => rows_many::<6, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                7 => rows_many::<7, P, ONE>(matrix, x, &panels, first, ahead, around, out),
+                _ => rows_many::<8, P, ONE>(matrix, x, &panels, first, ahead, around, out),
             }
         }
     }
@@ -337,9 +343,10 @@ impl Ahead {
         Self { at: weights.as_ptr_range().end.cast(), lines }
     }
 
+    /// So many times what it asks for each time.
     #[inline(always)]
-    pub(crate) fn fetch(&mut self) {
-        for _ in 0..self.lines {
+    pub(crate) fn fetch(&mut self, times: usize) {
+        for _ in 0..self.lines * times {
             // SAFETY: every x86-64 has it; what is asked for ahead may lie anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
             self.at = self.at.wrapping_add(64);
@@ -353,7 +360,7 @@ impl Ahead {
 /// Nobody else uses the panels' columns of `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
+unsafe fn rows_many<const M: usize, const P: usize, const ONE: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: &Panels<'_, P>,
@@ -365,15 +372,19 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let weights = panels.weights;
     let mut sums = [[_mm512_setzero_ps(); P]; M];
-    for (i, (xs, starts)) in xs.as_chunks::<SPAN>().0.iter().zip(panels.starts).enumerate() {
+    let span = if ONE { 1 } else { matrix.packing().span() };
+    for (i, (xs, starts)) in xs.chunks_exact(span).zip(panels.starts).enumerate() {
         // SAFETY: 64 bytes.
         let starts: [_; P] = from_fn(|p| unsafe { _mm512_loadu_si512(starts[p].as_ptr().cast()) });
         let mut dots = [starts; M];
-        for (block, x) in (i * SPAN..).zip(xs) {
-            ahead.fetch();
+        let tiles = weights.map(|(tiles, _)| &tiles[i * span..][..xs.len()]);
+        for (block, x) in xs.iter().enumerate() {
+            if block % AT_ONCE == 0 {
+                ahead.fetch(span.min(AT_ONCE));
+            }
             for group in 0..BLOCK / 4 {
                 // SAFETY: this function enables AVX-512 F.
-                let w: [_; P] = from_fn(|p| unsafe { load::<false>(&weights[p].0[block].0[group]) });
+                let w: [_; P] = from_fn(|p| unsafe { load::<false>(&tiles[p][block].0[group]) });
                 for m in 0..M {
                     let x = _mm512_set1_epi32(four(&x[m].q, group));
                     for p in 0..P {
@@ -395,7 +406,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
             F32x16(sums).store(&mut lanes);
             // SAFETY: the caller gave us the panels alone.
             let (column, out) = unsafe { matrix.outputs(panels.first + p, first + m, out) };
-            finish(&lanes, around, column, out);
+            lanes::finish::<F32x16>(&lanes, around, column, out);
         }
     }
 }
@@ -404,17 +415,18 @@ unsafe fn rows_many<const M: usize, const P: usize, const SPAN: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     match span {
-        1 => quantise_spans::<1>(x, blocks, step),
-        _ => quantise_spans::<WIDE>(x, blocks, step),
+        1 => quantise_spans::<true>(x, span, blocks, step),
+        _ => quantise_spans::<false>(x, span, blocks, step),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn quantise_spans<const SPAN: usize>(x: &[f32], blocks: &mut [Block], step: usize) {
+fn quantise_spans<const ONE: bool>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    let span = if ONE { 1 } else { span };
     let (xs, _) = x.as_chunks::<BLOCK>();
-    for (i, xs) in xs.as_chunks::<SPAN>().0.iter().enumerate() {
+    for (i, xs) in xs.chunks_exact(span).enumerate() {
         let highest = highest_magnitude(xs);
-        let (first, mut sums) = (i * SPAN * step, _mm512_setzero_si512());
+        let (first, mut sums) = (i * span * step, _mm512_setzero_si512());
         for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
             *block = Block::ZERO;
             let Some(inverse) = block.set_scale(highest) else { continue };

@@ -111,5 +111,9 @@ pub fn fingerprint_of(packing: Packing) -> u64 {
 }
 
 /// What [`fingerprint_of`] gives everywhere, for packings that [`fingerprint`] leaves out.
-pub const FINGERPRINTS: [(Packing, u64); 2] =
-    [(Packing::Q4, 0x77cf_0c2f_8a90_b727), (Packing::Q8By128, 0x9c5c_fffb_1e61_1dbf)];
+pub const FINGERPRINTS: [(Packing, u64); 4] = [
+    (Packing::Q4, 0x77cf_0c2f_8a90_b727),
+    (Packing::Q8By(128), 0x9c5c_fffb_1e61_1dbf),
+    (Packing::Q8By(768), 0xa7aa_5037_0913_40cb),
+    (Packing::Q8By(1024), 0x9389_ea3d_b011_d11a),
+];

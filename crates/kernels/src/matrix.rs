@@ -3,7 +3,7 @@
 //! A *panel* is 16 rows. It is stored block by block (32 columns), and a block's 512 weights in 8 groups of 64 bytes:
 //! group `g` holds for each of the 16 rows its 4 weights of columns `4g..4g + 4`. So a register of any width holds the
 //! same 4 columns of 4, 8 or 16 rows, one dot-product instruction gives each row its own 32-bit lane, and a row's sum
-//! never has to be gathered from several lanes. Scales lie apart, 16 f16 for a tile or four, never negative (a negative
+//! never has to be gathered from several lanes. Scales lie apart, 16 f16 for a tile or more, never negative (a negative
 //! scale of a foreign file moves its sign to the weights). The last panel is filled up with rows of zeros.
 //!
 //! At 4 bits, two groups share 64 bytes: group `2g` has the low halves of the bytes, group `2g + 1` the high ones, so that
@@ -14,7 +14,7 @@ use super::isa::Isa;
 use super::pack::within;
 use super::pool::{Pool, Shared};
 use super::quantised::{Quantised, with_row};
-use super::scalar::{LANES, magnitude};
+use super::scalar::{LANES, ROTATED, magnitude};
 use super::storage::{Plain, Storage};
 use super::{
     Around, groups, matmul, maxima_with, pack_columns, pack_columns_q4, pack_row, pack_row_q4, rotate,
@@ -24,8 +24,6 @@ use super::{
 pub(crate) const PANEL: usize = 16;
 /// Columns of a block, which share a scale.
 pub(crate) const BLOCK: usize = 32;
-/// Blocks that share a scale where more than one do: see [`Packing::Q8By128`].
-pub(crate) const WIDE: usize = 4;
 /// A task has at least this many weights: below, waking a thread costs more than it brings.
 const TASK: usize = 64 * 1024;
 
@@ -64,28 +62,38 @@ pub enum Packing {
     Q4,
     /// -127..=127 and a scale for 32 of a row, as in GGUF's Q8_0: 8.5 bits.
     Q8,
-    /// -127..=127 and a scale for 128 of a row: 8.125 bits. As many activations share a scale. Products take fewer
-    /// instructions, a third fewer where one multiplies 64 numbers.
+    /// -127..=127 and a scale for so many of a row, as [`widest`](Self::widest) says: 8.02 to 8.125 bits. As many activations
+    /// share a scale. Products take fewer instructions, a third fewer where one multiplies 64 numbers.
     ///
     /// Before they are rounded, each 128 weights, and activations, are rotated: multiplied with an orthogonal matrix, so that
-    /// their products add up to the same. A single large activation, as trained
-    /// models have them, would leave few of the 8 bits to the others that share its scale; rotated, it is a part of each. Source:
-    /// Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs".
-    Q8By128,
+    /// their products add up to the same. A single large activation, as trained models have them, would leave few of the 8
+    /// bits to the others that share its scale; rotated, it is a part of each. Source: Ashkboos et al. 2024, "QuaRot:
+    /// Outlier-Free 4-Bit Inference in Rotated LLMs".
+    Q8By(usize),
 }
 
+/// How many times 128 columns may share a scale. The products of 1024 bytes add up to less than `2^24`, which f32 holds.
+const SHARED: [usize; 6] = [8, 6, 4, 3, 2, 1];
+
 impl Packing {
+    /// 8 bits with a scale for as many columns as can be, where that is more than a block.
+    #[must_use]
+    pub fn widest(cols: usize) -> Option<Self> {
+        let columns = SHARED.map(|n| n * ROTATED);
+        columns.into_iter().find(|n| cols.is_multiple_of(*n)).map(Self::Q8By)
+    }
+
     /// Blocks of 32 columns that share a scale.
     pub(crate) const fn span(self) -> usize {
         match self {
             Self::Q4 | Self::Q8 => 1,
-            Self::Q8By128 => WIDE,
+            Self::Q8By(columns) => columns / BLOCK,
         }
     }
 
     /// Whether weights and activations are rotated.
     pub(crate) const fn is_rotated(self) -> bool {
-        self.span() > 1
+        matches!(self, Self::Q8By(_))
     }
 
     /// Columns that share a scale; their number divides that of a matrix.
@@ -138,7 +146,7 @@ impl Stored for TileQ4 {
     }
 }
 
-/// A matrix `(rows, cols)` of 8-bit or 4-bit weights, with an f16 scale for 32 or 128 along a row: see [`Packing`].
+/// A matrix `(rows, cols)` of 8-bit or 4-bit weights, with an f16 scale for 32 or more along a row: see [`Packing`].
 ///
 /// Packed once, at load. `cols` is a multiple of [`Packing::columns`].
 pub struct PackedMatrix {
@@ -192,12 +200,12 @@ impl PackedMatrixBuilder {
     /// Allocates the packed storage of a matrix of zeros.
     ///
     /// # Panics
-    /// If [`Packing::columns`] does not divide `cols`.
+    /// If [`Packing::columns`] does not divide `cols`, or no packing has so many.
     #[must_use]
     pub fn with_packing(packing: Packing, rows: usize, cols: usize) -> Self {
         let tiles = Self::tiles(packing, rows, cols);
         let weights = match packing {
-            Packing::Q8 | Packing::Q8By128 => Tiles::Q8(Storage::zeroed(tiles)),
+            Packing::Q8 | Packing::Q8By(_) => Tiles::Q8(Storage::zeroed(tiles)),
             // All of them -8, until they are set; their scales, which are 0, make them zeros.
             Packing::Q4 => Tiles::Q4(Storage::zeroed(tiles)),
         };
@@ -209,13 +217,13 @@ impl PackedMatrixBuilder {
     /// where these are many. Not in WebAssembly, whose memory has no such places.
     ///
     /// # Panics
-    /// If [`Packing::columns`] does not divide `cols`.
+    /// If [`Packing::columns`] does not divide `cols`, or no packing has so many.
     #[cfg(not(target_arch = "wasm32"))]
     #[must_use]
     pub fn neighbours(packing: Packing, rows: usize, cols: usize, count: usize) -> Vec<Self> {
         let tiles = Self::tiles(packing, rows, cols);
         let weights: Vec<Tiles> = match packing {
-            Packing::Q8 | Packing::Q8By128 => {
+            Packing::Q8 | Packing::Q8By(_) => {
                 Storage::zeroed_neighbours(tiles, count).into_iter().map(Tiles::Q8).collect()
             }
             Packing::Q4 => Storage::zeroed_neighbours(tiles, count).into_iter().map(Tiles::Q4).collect(),
@@ -230,6 +238,10 @@ impl PackedMatrixBuilder {
     /// Tiles of a matrix.
     fn tiles(packing: Packing, rows: usize, cols: usize) -> usize {
         let columns = packing.columns();
+        assert!(
+            !packing.is_rotated() || SHARED.iter().any(|n| n * ROTATED == columns),
+            "kernels: a scale for {columns} columns; for 128, 256, 384, 512, 768 or 1024 expected"
+        );
         assert!(
             cols.is_multiple_of(columns),
             "kernels: packed matrix with {cols} columns; a multiple of {columns} expected"

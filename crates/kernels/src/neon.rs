@@ -14,7 +14,7 @@ use super::attention_i16::{Pairs, Row};
 use super::f16::{F16_BIAS, F16_PLACES};
 use super::lanes::{Lanes, twins};
 use super::math::ROUND;
-use super::matrix::{PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
+use super::matrix::{PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
 use super::scalar::{self, LANES};
@@ -66,9 +66,9 @@ unsafe fn matmul_with<const DOT: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.packing() {
-            Packing::Q8 => matmul_of::<Tile, 1, DOT>(matrix, x, panels, around, out),
-            Packing::Q8By128 => matmul_of::<Tile, WIDE, DOT>(matrix, x, panels, around, out),
-            Packing::Q4 => matmul_of::<TileQ4, 1, DOT>(matrix, x, panels, around, out),
+            Packing::Q8 => matmul_of::<Tile, true, DOT>(matrix, x, panels, around, out),
+            Packing::Q8By(_) => matmul_of::<Tile, false, DOT>(matrix, x, panels, around, out),
+            Packing::Q4 => matmul_of::<TileQ4, true, DOT>(matrix, x, panels, around, out),
         }
     }
 }
@@ -76,7 +76,7 @@ unsafe fn matmul_with<const DOT: bool>(
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn matmul_of<T: Weights, const SPAN: usize, const DOT: bool>(
+unsafe fn matmul_of<T: Weights, const ONE: bool, const DOT: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panels: Range<usize>,
@@ -88,22 +88,22 @@ unsafe fn matmul_of<T: Weights, const SPAN: usize, const DOT: bool>(
             // SAFETY: the caller's promise.
             unsafe {
                 match x.rows - first {
-                    1 => rows::<T, 1, SPAN, DOT>(matrix, x, panel, first, around, out),
-                    2 => rows::<T, 2, SPAN, DOT>(matrix, x, panel, first, around, out),
-                    3 => rows::<T, 3, SPAN, DOT>(matrix, x, panel, first, around, out),
-                    _ => rows::<T, 4, SPAN, DOT>(matrix, x, panel, first, around, out),
+                    1 => rows::<T, 1, ONE, DOT>(matrix, x, panel, first, around, out),
+                    2 => rows::<T, 2, ONE, DOT>(matrix, x, panel, first, around, out),
+                    3 => rows::<T, 3, ONE, DOT>(matrix, x, panel, first, around, out),
+                    _ => rows::<T, 4, ONE, DOT>(matrix, x, panel, first, around, out),
                 }
             }
         }
     }
 }
 
-/// The outputs of one panel for the activation rows `first..first + M`, a group.
+/// The outputs of one panel for the activation rows `first..first + M`, a group. `ONE`: each tile has scales of its own.
 ///
 /// # Safety
 /// As for [`matmul_with`].
 #[inline(always)]
-unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const DOT: bool>(
+unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const DOT: bool>(
     matrix: &PackedMatrix,
     x: &Quantised,
     panel: usize,
@@ -115,7 +115,8 @@ unsafe fn rows<T: Weights, const M: usize, const SPAN: usize, const DOT: bool>(
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     // SAFETY: no operation on registers touches memory; NEON is part of every aarch64.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; M];
-    let spans = tiles.as_chunks::<SPAN>().0.iter().zip(scales).zip(xs.as_chunks::<SPAN>().0);
+    let span = if ONE { 1 } else { matrix.packing().span() };
+    let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
     for ((tiles, scales), xs) in spans {
         for quarter in 0..4 {
             // SAFETY: the caller's promise; the loads take 4 scales of 4 * 4, and are within the arrays.

@@ -11,9 +11,11 @@
 //! squared error is a ninth below Q4_0's; twice as many steps, or another round with the found scale, gain a thousandth.
 
 use super::f16::{f16_from_f32, f32_from_f16};
-use super::matrix::{BLOCK, PANEL, Tile, TileQ4, WIDE};
-use super::scalar::{ROTATION, ROTATION_STAGES};
+use super::matrix::{BLOCK, PANEL, Tile, TileQ4};
+use super::scalar::{ROTATED, ROTATION, ROTATION_STAGES};
 use std::array::from_fn;
+use std::cell::Cell;
+use std::slice::{from_mut, from_ref};
 
 /// The largest f32 below one half: adding it and cutting the fraction off rounds to the nearest integer, ties away from
 /// zero, also where adding one half itself would be rounded up (`0.49999997`).
@@ -65,39 +67,39 @@ pub(crate) fn row(
     scales: &mut [[u16; PANEL]],
     row: usize,
 ) -> Result<(), usize> {
-    match tiles.len() == scales.len() {
-        true => row_of::<1>(weights, tiles, scales, row),
-        false => row_of::<WIDE>(weights, tiles, scales, row),
-    }
-}
-
-#[inline(always)]
-fn row_of<const SPAN: usize>(
-    weights: &[f32],
-    tiles: &mut [Tile],
-    scales: &mut [[u16; PANEL]],
-    row: usize,
-) -> Result<(), usize> {
     let (blocks, _) = weights.as_chunks::<BLOCK>();
-    let spans = blocks.as_chunks::<SPAN>().0.iter().zip(tiles.as_chunks_mut::<SPAN>().0).zip(scales);
-    for (i, ((blocks, tiles), scales)) in spans.enumerate() {
-        let mut highest = [0; SPAN];
-        for (highest, weights) in highest.iter_mut().zip(blocks) {
-            *highest = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest));
+    if tiles.len() == scales.len() {
+        for (i, ((block, tile), scales)) in blocks.iter().zip(tiles).zip(scales).enumerate() {
+            scales[row] = span(from_ref(block), from_mut(tile), row).map_err(|_| i)?;
         }
-        let Some((scale, inverse)) = scale(highest.into_iter().fold(0, u32::max)) else {
-            let at = highest.iter().position(|highest| *highest >= f32::INFINITY.to_bits());
-            return Err(i * SPAN + at.unwrap_or(0));
-        };
-        scales[row] = scale;
-        for (weights, tile) in blocks.iter().zip(tiles) {
-            let q = weights.map(|w| round(w, inverse) as u8);
-            for (group, q) in tile.0.iter_mut().zip(q.as_chunks::<4>().0) {
-                group[row] = i32::from_le_bytes(*q);
-            }
-        }
+        return Ok(());
+    }
+    let n = tiles.len() / scales.len();
+    for (i, (blocks, scales)) in blocks.chunks_exact(n).zip(scales).enumerate() {
+        scales[row] = span(blocks, &mut tiles[i * n..][..n], row).map_err(|block| i * n + block)?;
     }
     Ok(())
+}
+
+/// Writes a row's quantised weights into the lane `row` of tiles that share a scale, and gives that. The error is the first
+/// block with a weight that is infinite or not a number.
+#[inline(always)]
+fn span(blocks: &[[f32; BLOCK]], tiles: &mut [Tile], row: usize) -> Result<u16, usize> {
+    let mut all = 0;
+    for weights in blocks {
+        all = weights.iter().fold(0, |highest, w| magnitude(*w).max(highest)).max(all);
+    }
+    let Some((scale, inverse)) = scale(all) else {
+        let at = blocks.iter().position(|weights| weights.iter().any(|w| !w.is_finite()));
+        return Err(at.unwrap_or(0));
+    };
+    for (weights, tile) in blocks.iter().zip(tiles) {
+        let q = weights.map(|w| round(w, inverse) as u8);
+        for (group, q) in tile.0.iter_mut().zip(q.as_chunks::<4>().0) {
+            group[row] = i32::from_le_bytes(*q);
+        }
+    }
+    Ok(scale)
 }
 
 /// 32 rows, `stride` apart, of `n` columns, and zeros to 16.
@@ -129,17 +131,46 @@ pub(crate) fn columns(
         fill(tile, &columns, &inverses);
         return Ok(());
     }
-    let mut blocks = [[[0.0; PANEL]; BLOCK]; WIDE];
-    for (columns, weights) in blocks.iter_mut().zip(weights.chunks(BLOCK * stride)) {
-        *columns = gather(weights, stride, n);
+    let mut blocks = BLOCKS.take();
+    blocks.resize(tiles.len(), [[0.0; PANEL]; BLOCK]);
+    let done = rotated_columns(weights, stride, n, tiles, scales, &mut blocks);
+    BLOCKS.set(blocks);
+    done
+}
+
+thread_local! {
+    /// The columns of tiles that share scales, rotated.
+    static BLOCKS: Cell<Vec<[[f32; PANEL]; BLOCK]>> = const { Cell::new(Vec::new()) };
+}
+
+/// [`columns`] that are rotated, in `blocks`, one for each tile.
+#[inline(always)]
+fn rotated_columns(
+    weights: &[f32],
+    stride: usize,
+    n: usize,
+    tiles: &mut [Tile],
+    scales: &mut [u16; PANEL],
+    blocks: &mut [[[f32; PANEL]; BLOCK]],
+) -> Result<(), usize> {
+    let mut all = [0; PANEL];
+    let mut weights = weights.chunks(BLOCK * stride);
+    // What is rotated together stays in the nearest cache until then.
+    for blocks in blocks.chunks_exact_mut(ROTATED / BLOCK) {
+        for (columns, weights) in blocks.iter_mut().zip(&mut weights) {
+            *columns = gather(weights, stride, n);
+        }
+        let columns = blocks.as_flattened_mut();
+        if let Some(row) = highest(columns).iter().position(|bits| *bits >= f32::INFINITY.to_bits()) {
+            return Err(row);
+        }
+        rotate_columns(columns);
+        for (all, highest) in all.iter_mut().zip(highest(columns)) {
+            *all = highest.max(*all);
+        }
     }
-    if let Some(row) = highest(blocks.as_flattened()).iter().position(|bits| *bits >= f32::INFINITY.to_bits())
-    {
-        return Err(row);
-    }
-    rotate_columns(blocks.as_flattened_mut());
-    let inverses = scales_of(highest(blocks.as_flattened()), scales)?;
-    for (tile, columns) in tiles.iter_mut().zip(&blocks) {
+    let inverses = scales_of(all, scales)?;
+    for (tile, columns) in tiles.iter_mut().zip(blocks) {
         fill(tile, columns, &inverses);
     }
     Ok(())

@@ -43,6 +43,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// No two parts that are alive at the same time overlap.
+    #[inline(always)]
     #[expect(
         clippy::mut_from_ref,
         reason = "handing disjoint parts to several threads is what this type is for"

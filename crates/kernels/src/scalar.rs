@@ -13,7 +13,7 @@ use super::Around;
 use super::attention_i16::{CHUNK, Head, VALUE, WEIGHT, Work, integers};
 use super::f16::f32_from_f16;
 use super::math::{self, exp, max};
-use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4, WIDE};
+use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, Stored, Tile, TileQ4};
 pub(crate) use super::pack::{
     columns as pack_columns, columns_q4 as pack_columns_q4, row as pack_row, row_q4 as pack_row_q4,
 };
@@ -74,8 +74,8 @@ pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize
     }
 }
 
-/// Columns that are rotated together: a span of [`Packing::Q8By128`].
-pub(crate) const ROTATED: usize = WIDE * BLOCK;
+/// Columns that are rotated together: see [`Packing::Q8By`].
+pub(crate) const ROTATED: usize = 128;
 
 /// `1 / sqrt(32)`: a rotation keeps lengths.
 pub(crate) const ROTATION: f32 = 0.176_776_7;
@@ -128,7 +128,7 @@ pub(crate) unsafe fn matmul(
     // SAFETY: the caller's promise.
     unsafe {
         match matrix.packing() {
-            Packing::Q8 | Packing::Q8By128 => matmul_of::<Tile>(matrix, x, panels, around, out),
+            Packing::Q8 | Packing::Q8By(_) => matmul_of::<Tile>(matrix, x, panels, around, out),
             Packing::Q4 => matmul_of::<TileQ4>(matrix, x, panels, around, out),
         }
     }

@@ -3,6 +3,7 @@
 use super::attention::{MANY, scratch_size};
 use super::attention_i16::CHUNK;
 use super::fingerprint::numbers;
+use super::matrix::BLOCK;
 use super::*;
 use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]
@@ -59,15 +60,26 @@ fn product(isa: Isa, matrix: &PackedMatrix, x: &[f32], m: usize, pool: &dyn Pool
 }
 
 fn packings() -> impl Strategy<Value = Packing> {
-    prop_oneof![Just(Packing::Q8), Just(Packing::Q4), Just(Packing::Q8By128)]
+    prop_oneof![
+        Just(Packing::Q8),
+        Just(Packing::Q4),
+        Just(Packing::Q8By(128)),
+        Just(Packing::Q8By(384)),
+        Just(Packing::Q8By(1024))
+    ]
+}
+
+/// Columns of so many blocks, or a few more, as many as the packing can have.
+fn columns_of(packing: Packing, blocks: usize) -> usize {
+    (blocks * BLOCK).next_multiple_of(packing.columns())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn products_agree(packing in packings(), m in 1_usize..36, rows in 1_usize..70, blocks in 1_usize..12, seed: u64) {
-        let cols = blocks * packing.columns();
+    fn products_agree(packing in packings(), m in 1_usize..36, rows in 1_usize..70, blocks in 1_usize..28, seed: u64) {
+        let cols = columns_of(packing, blocks);
         let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(seed, rows * cols)).unwrap();
         let x = numbers(seed ^ 1, m * cols);
         twins_agree(|isa| product(isa, &matrix, &x, m, &SingleThread));
@@ -77,7 +89,7 @@ proptest! {
     fn what_stands_around_a_product_is_one_step_after_the_other(
         packing in packings(), m in 1_usize..20, rows in 1_usize..40, blocks in 1_usize..6, seed: u64, add: bool,
     ) {
-        let cols = blocks * packing.columns();
+        let cols = columns_of(packing, blocks);
         let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(seed, rows * cols)).unwrap();
         let (x, before) = (numbers(seed ^ 1, m * cols), numbers(seed ^ 2, m * rows));
         let (weight, shift, bias) = (numbers(3, cols), numbers(4, cols), numbers(5, rows));
@@ -470,8 +482,8 @@ fn a_product_is_the_same_in_streams() {
         return;
     }
     // Ten panels: twice four side by side, and two.
-    let (rows, cols) = (150, 256);
-    for packing in [Packing::Q8, Packing::Q8By128] {
+    let (rows, cols) = (150, 1536);
+    for packing in [Packing::Q8, Packing::Q8By(128), Packing::Q8By(768)] {
         let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(1, rows * cols)).unwrap();
         let (x, around) = (numbers(2, cols), Around::default());
         let mut expected = vec![0.0; rows];
@@ -492,8 +504,8 @@ fn a_product_is_the_same_in_streams() {
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[test]
 fn a_product_is_the_same_in_one_stream() {
-    let (rows, cols) = (150, 256);
-    for packing in [Packing::Q4, Packing::Q8, Packing::Q8By128] {
+    let (rows, cols) = (150, 1536);
+    for packing in [Packing::Q4, Packing::Q8, Packing::Q8By(128), Packing::Q8By(768)] {
         let matrix = PackedMatrix::from_f32_as(packing, rows, cols, &numbers(1, rows * cols)).unwrap();
         for several in [false, true] {
             simd128::streams::force(several);
@@ -554,7 +566,9 @@ fn relative_error(packing: Packing, w: &[f32], x: &[f32]) -> f64 {
 #[test]
 fn a_product_is_near_the_f32_one() {
     let (w, x) = (numbers(3, 48 * 768), numbers(4, 768));
-    for (packing, limit) in [(Packing::Q8, 0.02), (Packing::Q8By128, 0.01), (Packing::Q4, 0.15)] {
+    for (packing, limit) in
+        [(Packing::Q8, 0.02), (Packing::Q8By(128), 0.01), (Packing::Q8By(768), 0.013), (Packing::Q4, 0.15)]
+    {
         let error = relative_error(packing, &w, &x);
         assert!(error < limit, "{packing:?}: relative error {error}");
     }
@@ -568,8 +582,11 @@ fn large_activations_leave_the_others_their_bits() {
         x[i] = 100.0;
         w.iter_mut().skip(i).step_by(768).for_each(|w| *w /= 100.0);
     }
-    let [rotated, plain] = [Packing::Q8By128, Packing::Q8].map(|packing| relative_error(packing, &w, &x));
-    assert!(rotated < plain, "rotated {rotated}, with finer scales but not rotated {plain}");
+    let plain = relative_error(Packing::Q8, &w, &x);
+    for packing in [Packing::Q8By(128), Packing::Q8By(768)] {
+        let rotated = relative_error(packing, &w, &x);
+        assert!(rotated < plain, "{packing:?}: {rotated}, with finer scales but not rotated {plain}");
+    }
 }
 
 /// 32 numbers as the weights of one row, in and out of 4 bits.
@@ -659,7 +676,8 @@ fn check_transposed(packing: Packing) {
 #[test]
 fn quantising_a_transposed_matrix_is_the_same() {
     check_transposed(Packing::Q8);
-    check_transposed(Packing::Q8By128);
+    check_transposed(Packing::Q8By(128));
+    check_transposed(Packing::Q8By(768));
     check_transposed(Packing::Q4);
 }
 
@@ -688,7 +706,7 @@ fn weights_that_are_no_numbers_are_refused() {
     assert_eq!(builder.set_block(1, 0, 0x7c00, &[0; 32]), Err(NotFinite { row: 1, block: 0 }));
     let mut builder = PackedMatrixBuilder::with_packing(Packing::Q4, 3, 64);
     assert_eq!(builder.set_row_f32(2, &row), Err(NotFinite { row: 2, block: 1 }));
-    let mut builder_by_128 = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 256);
+    let mut builder_by_128 = PackedMatrixBuilder::with_packing(Packing::Q8By(128), 3, 256);
     let mut wide = [0.0; 256];
     wide[170] = f32::INFINITY;
     assert_eq!(builder_by_128.set_row_f32(2, &wide), Err(NotFinite { row: 2, block: 5 }));
@@ -705,10 +723,10 @@ fn weights_that_are_no_numbers_are_refused() {
 
 #[test]
 fn the_largest_weights_that_are_numbers_are_no_error() {
-    let mut builder = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 128);
+    let mut builder = PackedMatrixBuilder::with_packing(Packing::Q8By(128), 3, 128);
     builder.set_row_f32(0, &[f32::MAX; 128]).unwrap();
     builder.set_row_f32(1, &[f32::MIN; 128]).unwrap();
-    let mut by_columns = PackedMatrixBuilder::with_packing(Packing::Q8By128, 3, 128);
+    let mut by_columns = PackedMatrixBuilder::with_packing(Packing::Q8By(128), 3, 128);
     by_columns.set_columns_f32(0, &[f32::MAX, f32::MIN, 0.0].repeat(128)).unwrap();
     for matrix in [builder.finish(), by_columns.finish()] {
         for (row, sign) in [1.0, -1.0, 0.0].into_iter().enumerate() {
@@ -721,7 +739,7 @@ fn the_largest_weights_that_are_numbers_are_no_error() {
 
 #[test]
 fn activations_that_are_no_numbers_show_in_the_output() {
-    for packing in [Packing::Q8, Packing::Q8By128] {
+    for packing in [Packing::Q8, Packing::Q8By(128), Packing::Q8By(768)] {
         let cols = 2 * packing.columns();
         let matrix = PackedMatrix::from_f32_as(packing, 5, cols, &numbers(1, 5 * cols)).unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -968,6 +986,8 @@ fn softmax_sums_to_one() {
 fn sizes_are_those_of_weights_and_scales() {
     let bits = |packing| PackedMatrixBuilder::with_packing(packing, 32, 128).finish().size_bytes() * 8;
     assert_eq!(bits(Packing::Q8), 32 * 128 * 17 / 2);
-    assert_eq!(bits(Packing::Q8By128), 32 * 128 * 65 / 8);
+    assert_eq!(bits(Packing::Q8By(128)), 32 * 128 * 65 / 8);
+    let by_768 = PackedMatrixBuilder::with_packing(Packing::Q8By(768), 32, 768).finish();
+    assert_eq!(by_768.size_bytes(), 32 * (768 + 2));
     assert_eq!(bits(Packing::Q4), 32 * 128 * 9 / 2);
 }

@@ -37,7 +37,7 @@ const FILE: &str = "packed model";
 const FORMAT: u32 = 2;
 /// The order of weights in memory, and which form each has: see `kernels/matrix.rs` and [`Form`]. Another number means that
 /// packed models are made anew.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// A line of the index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,9 +126,8 @@ pub enum Storage {
     F32,
     /// 8-bit weights in panels, then their scales.
     Q8,
-    /// The same, rotated, with a scale for 128 weights.
-    #[serde(rename = "q8_by_128")]
-    Q8By128,
+    /// The same, rotated, with a scale for so many weights.
+    Q8By(usize),
     /// 4-bit weights in panels, then their scales.
     Q4,
 }
@@ -137,7 +136,7 @@ impl From<Packing> for Storage {
     fn from(packing: Packing) -> Storage {
         match packing {
             Packing::Q8 => Storage::Q8,
-            Packing::Q8By128 => Storage::Q8By128,
+            Packing::Q8By(columns) => Storage::Q8By(columns),
             Packing::Q4 => Storage::Q4,
         }
     }

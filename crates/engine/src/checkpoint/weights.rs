@@ -111,18 +111,15 @@ impl Wanted {
 
     /// How it is kept at `dtype`, read from blocks with these weights if it is from any that a packed matrix can hold.
     ///
-    /// At 8 bits with a scale for 128 weights where that divides `in`: the products are much faster, and rotated they lose no
-    /// more than with a scale for 32. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
+    /// At 8 bits with a scale for 128 to 1024 weights where one of these divides `in`: the products are much faster, and rotated
+    /// they lose little more than with a scale for 32. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
     pub(super) fn form(&self, dtype: Dtype, blocks: Option<Packing>) -> Form {
         let (rows, cols) = match (self.kind, self.shape.as_slice()) {
             (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
             (_, shape) => return Form::Plain(shape.iter().product()),
         };
         let stays = self.kind != Kind::Matrix && blocks.is_some();
-        let q8 = match !stays && cols.is_multiple_of(Packing::Q8By128.columns()) {
-            true => Packing::Q8By128,
-            false => Packing::Q8,
-        };
+        let q8 = Packing::widest(cols).filter(|_| !stays).unwrap_or(Packing::Q8);
         let packing = match dtype {
             Dtype::Q8 => q8,
             Dtype::Q4 if self.kind == Kind::Vocabulary || self.head => q8,
@@ -164,7 +161,7 @@ impl Form {
             Form::Packed { packing, rows, cols } => {
                 let weights = match packing {
                     Packing::Q4 => packing.columns() / 2,
-                    Packing::Q8 | Packing::Q8By128 => packing.columns(),
+                    Packing::Q8 | Packing::Q8By(_) => packing.columns(),
                 };
                 let scales = product(rows.checked_next_multiple_of(16)?, cols / packing.columns())?;
                 scales.checked_mul(weights as u64 + 2)
@@ -571,7 +568,7 @@ impl Target {
                 let weights = std::array::from_fn(|at| match kept {
                     // The first 16 in the lower halves of the bytes, the others in the upper ones, all plus 8.
                     Packing::Q4 => (block[2 + at % 16] >> (at / 16 * 4) & 15) as i8 - 8,
-                    Packing::Q8 | Packing::Q8By128 => block[2 + at] as i8,
+                    Packing::Q8 | Packing::Q8By(_) => block[2 + at] as i8,
                 });
                 builder.set_block(*done / per_row, *done % per_row, scale, &weights).map_err(|_| {
                     Error::NotFinite {
@@ -695,7 +692,7 @@ mod tests {
         let (q8, q4) = (Some(Packing::Q8), Some(Packing::Q4));
         let generators = [Wanted::conv1d("c", 256, 64), Wanted::vocabulary("v", 64, 256)];
         for wanted in &generators {
-            assert_eq!(packing(wanted, Dtype::Q8, None), Some(Packing::Q8By128));
+            assert_eq!(packing(wanted, Dtype::Q8, None), Some(Packing::Q8By(256)));
             assert_eq!(packing(wanted, Dtype::Q8, q8), q8);
             assert_eq!(packing(wanted, Dtype::Q8, q4), q8);
         }
@@ -703,10 +700,10 @@ mod tests {
         assert_eq!(packing(layer, Dtype::Q4, None), q4);
         assert_eq!(
             (packing(head, Dtype::Q4, None), packing(head, Dtype::Q4, q4)),
-            (Some(Packing::Q8By128), q8)
+            (Some(Packing::Q8By(256)), q8)
         );
         let classifiers = Wanted::matrix("m", 64, 256);
-        assert_eq!(packing(&classifiers, Dtype::Q8, q8), Some(Packing::Q8By128));
+        assert_eq!(packing(&classifiers, Dtype::Q8, q8), Some(Packing::Q8By(256)));
         assert_eq!(packing(&Wanted::conv1d("c", 224, 64), Dtype::Q8, None), q8);
         assert_eq!(packing(&Wanted::conv1d("c", 20, 64), Dtype::Q8, None), None);
     }

@@ -147,6 +147,7 @@ pub(super) trait Dot8: Dot<Tile = Tile> {
                 let [[[dots]]] = dots::<Self, 1, 1, 1, true>(
                     [(&raw const tile).cast()],
                     &raw const x,
+                    [[[Self::start(&x)]]],
                     Hidden::new::<Self>(1),
                 );
                 v128_store(got.as_mut_ptr().cast(), Self::finish(dots, &x));

@@ -47,7 +47,7 @@ use std::ops::Range;
 struct Hidden {
     /// Bytes of a tile.
     tile: usize,
-    /// Bytes of the tiles that share their scales.
+    /// Bytes of the tiles that are gone through at once: those that share their scales, or a part of them.
     span: usize,
     /// Bytes of a group's blocks for a tile.
     group: usize,
@@ -72,8 +72,8 @@ impl Hidden {
     }
 }
 
-/// The dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
-/// activations. `ONE`: a span is one tile, which saves a loop.
+/// Adds the dot products of `Q` quarters of each of `P` spans of tiles, the first ones at `quarters`, with each of `M` spans of
+/// activations to `dots`. `ONE`: a span is one tile, which saves a loop.
 ///
 /// # Safety
 /// Each of `quarters` lies in the first `D::Tile` of a span, which has `Q` quarters from there on; at `x` there are `M`
@@ -82,6 +82,7 @@ impl Hidden {
 unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, const ONE: bool>(
     quarters: [*const v128; P],
     x: *const Block,
+    mut dots: [[[D::Sums; M]; Q]; P],
     hidden: Hidden,
 ) -> [[[D::Sums; M]; Q]; P] {
     let (first, step) = D::ACTIVATIONS;
@@ -89,7 +90,6 @@ unsafe fn dots<D: Dot + ?Sized, const P: usize, const Q: usize, const M: usize, 
     let copies = if M == 1 || M == D::ROWS { size_of::<D::Tile>() / 64 } else { 1 };
     // SAFETY: the caller's promises, and as many activations as a tile has columns.
     unsafe {
-        let mut dots = [[from_fn(|m| D::start(&*x.add(m))); Q]; P];
         let (mut at, mut x) = (quarters, x.cast::<u8>().add(first));
         let (mut end, last) = (at[0].byte_add(hidden.tile), at[0].byte_add(hidden.span));
         let mut held = D::hold(x);
@@ -183,6 +183,8 @@ unsafe fn matmul_q4<D: Dot<Tile = TileQ4>>(
 const PANELS: usize = 4;
 /// So many quarters of each of them are multiplied at once: half of a cache line.
 const QUARTERS: usize = 2;
+/// So many tiles of each of them, at most: the nearest cache holds them until their second half is multiplied.
+const TILES: usize = 4;
 
 /// # Safety
 /// Nobody else uses the columns of `out` that belong to `panels`.
@@ -279,27 +281,42 @@ impl Product<'_> {
         for (_, scales) in panels {
             touch(scales);
         }
-        let hidden = Hidden { group: size_of::<Block>() * group.len(), ..self.hidden };
-        let span = self.matrix.packing().span() * group.len();
+        let span = self.matrix.packing().span();
+        let at_once = if P == 1 || ONE { span } else { span.min(TILES) };
+        let hidden = Hidden {
+            group: size_of::<Block>() * group.len(),
+            span: self.hidden.tile * at_once,
+            ..self.hidden
+        };
         let mut tiles = panels.map(|(tiles, _)| tiles.as_ptr().cast::<v128>());
         let mut scales = panels.map(|(_, scales)| scales.as_ptr());
         let end = panels[0].1.as_ptr_range().end;
         let mut x = self.x.group(group.start, group.len())[row - group.start..].as_ptr();
-        let mut sums = [[[f32x4_splat(0.0)]; 4]; P];
+        let mut sums = [[f32x4_splat(0.0); 4]; P];
         while scales[0] != end {
             // SAFETY: for each span's scales there are a span of tiles in each panel, and one of activations.
             unsafe {
-                let scale = |p: usize, q| f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
-                add_dots::<D, P, 1, Q, ONE>(tiles, scale, x, &mut sums, hidden);
-                tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
+                let block = &*x;
+                let mut dots = [[D::start(block); 4]; P];
+                for _ in (0..span).step_by(at_once) {
+                    dots = add_quarters::<D, P, Q, ONE>(tiles, x, dots, hidden);
+                    tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
+                    x = x.add(at_once * group.len());
+                }
+                for p in 0..P {
+                    for q in 0..4 {
+                        let scales = f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
+                        sums[p][q] =
+                            add_scaled(sums[p][q], D::finish(dots[p][q], block), scales, block.scale);
+                    }
+                }
                 scales = scales.map(|scales| scales.add(1));
-                x = x.add(span);
             }
         }
         for (panel, sums) in (first..).zip(sums) {
             // SAFETY: the caller gave us the panels alone.
             let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
-            finish(sums.map(|[sum]| sum), self.around, column, out);
+            finish(sums, self.around, column, out);
         }
     }
 
@@ -319,19 +336,18 @@ impl Product<'_> {
         let span = self.matrix.packing().span();
         let hidden = Hidden { group: size_of::<Block>() * group.len(), ..self.hidden };
         let xs = self.x.group(group.start, group.len()).chunks_exact(group.len() * span);
-        let mut sums = [[[[f32x4_splat(0.0); M]; 4]]; 2];
+        let mut sums = [[[f32x4_splat(0.0); M]; 4]; 2];
         let sums = &mut sums[..rows.len() / M];
         for ((tiles, scales), xs) in tiles.chunks_exact(span).zip(scales).zip(xs) {
             let mut x = xs[rows.start - group.start..].as_ptr();
-            let tiles = [tiles.as_ptr().cast()];
+            let tiles = tiles.as_ptr().cast();
             for sums in &mut *sums {
                 // SAFETY: a whole span of tiles, spans of `M` rows of activations, and 16 scales.
                 unsafe {
-                    let scale = |_, q| v128_load(scales.as_ptr().cast::<v128>().add(q));
                     match D::QUARTERS * 4 / M {
-                        1 => add_dots::<D, 1, M, 1, false>(tiles, scale, x, sums, hidden),
-                        2 => add_dots::<D, 1, M, 2, false>(tiles, scale, x, sums, hidden),
-                        _ => add_dots::<D, 1, M, 4, false>(tiles, scale, x, sums, hidden),
+                        1 => add_spans::<D, M, 1>(tiles, scales, x, sums, hidden),
+                        2 => add_spans::<D, M, 2>(tiles, scales, x, sums, hidden),
+                        _ => add_spans::<D, M, 4>(tiles, scales, x, sums, hidden),
                     }
                     x = x.add(M);
                 }
@@ -340,42 +356,73 @@ impl Product<'_> {
         for (m, row) in rows.enumerate() {
             // SAFETY: the caller gave us the panel alone.
             let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
-            finish(sums[m / M][0].map(|rows| rows[m % M]), self.around, column, out);
+            finish(sums[m / M].map(|rows| rows[m % M]), self.around, column, out);
         }
     }
 }
 
-/// Adds the products of spans of tiles, of `P` panels, with `M` spans of activations to the sums, `Q` quarters at a time.
-/// `scale` gives the scales of a panel's quarter; `ONE` is as in [`dots`].
+/// [`dots`] of all quarters for a single row of activations, `Q` of them at a time.
 ///
 /// # Safety
-/// `Q` divides 4; there are whole spans of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
+/// As there.
 #[inline(always)]
-unsafe fn add_dots<D: Dot, const P: usize, const M: usize, const Q: usize, const ONE: bool>(
+unsafe fn add_quarters<D: Dot, const P: usize, const Q: usize, const ONE: bool>(
     tiles: [*const v128; P],
-    scale: impl Fn(usize, usize) -> v128,
     mut x: *const Block,
-    sums: &mut [[[v128; M]; 4]; P],
+    mut all: [[D::Sums; 4]; P],
+    hidden: Hidden,
+) -> [[D::Sums; 4]; P] {
+    let mut first = 0;
+    while first < 4 {
+        // SAFETY: the caller's promises; `Q` divides 4, and `first` is below; and `x` is where it was.
+        unsafe {
+            let start = from_fn(|p| from_fn(|q| [*all[p].get_unchecked(first + q)]));
+            let dots = dots::<D, P, Q, 1, ONE>(tiles.map(|tile| tile.add(first)), x, start, hidden);
+            for p in 0..P {
+                for q in 0..Q {
+                    [*all[p].get_unchecked_mut(first + q)] = dots[p][q];
+                }
+            }
+            if Q == 4 {
+                return all;
+            }
+            // Else the activations of all groups would be loaded before the loop, and kept on the stack.
+            x = x.add(hidden.zero);
+            first += hidden.zero + Q;
+        }
+    }
+    all
+}
+
+/// Adds the products of a span of tiles with `M` spans of activations to the sums, `Q` quarters at a time.
+///
+/// # Safety
+/// `Q` divides 4; there are a whole span of tiles and `M` spans of activations, `hidden.group` bytes from block to block.
+#[inline(always)]
+unsafe fn add_spans<D: Dot, const M: usize, const Q: usize>(
+    tiles: *const v128,
+    scales: &[f32; PANEL],
+    mut x: *const Block,
+    sums: &mut [[v128; M]; 4],
     hidden: Hidden,
 ) {
     let mut first = 0;
     while first < 4 {
         // SAFETY: the caller's promises; `first` is below 4; and `x` is where it was.
         unsafe {
-            let dots = dots::<D, P, Q, M, ONE>(tiles.map(|tile| tile.add(first)), x, hidden);
-            for (p, (sums, dots)) in sums.iter_mut().zip(dots).enumerate() {
-                for (q, dots) in (first..).zip(dots) {
-                    let scales = scale(p, q);
-                    for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
-                        let x = &*x.add(m);
-                        *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
-                    }
+            let start = [[from_fn(|m| D::start(&*x.add(m))); Q]];
+            let [dots] = dots::<D, 1, Q, M, false>([tiles.add(first)], x, start, hidden);
+            for (q, dots) in (first..).zip(dots) {
+                let scales = v128_load(scales.as_ptr().cast::<v128>().add(q));
+                for (m, (sum, dots)) in sums.get_unchecked_mut(q).iter_mut().zip(dots).enumerate() {
+                    let x = &*x.add(m);
+                    *sum = add_scaled(*sum, D::finish(dots, x), scales, x.scale);
                 }
             }
             if Q == 4 {
                 return;
             }
-            // Else the activations of all groups would be loaded before the loop, and kept on the stack.
+            // As in `add_quarters`.
             x = x.add(hidden.zero);
             first += hidden.zero + Q;
         }
@@ -488,7 +535,7 @@ macro_rules! way {
                 // SAFETY: the caller's promise.
                 unsafe {
                     match matrix.packing() {
-                        Packing::Q8 | Packing::Q8By128 => matmul_with::<$dot>(matrix, x, panels, around, out),
+                        Packing::Q8 | Packing::Q8By(_) => matmul_with::<$dot>(matrix, x, panels, around, out),
                         Packing::Q4 => matmul_q4::<$nibbles>(matrix, x, panels, around, out),
                     }
                 }
