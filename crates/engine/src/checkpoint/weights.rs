@@ -206,6 +206,9 @@ pub struct Weights {
     fresh: Vec<String>,
     /// The tensor that is being read; `None` where its bytes are skipped.
     current: Option<Target>,
+    /// The room of the last [`Store::Packed`]'s strip, for the next one: new pages of memory take time. Empty in WebAssembly,
+    /// whose heap grew by a third where it stayed.
+    strip: Vec<f32>,
 }
 
 /// A tensor in its final form.
@@ -262,6 +265,7 @@ impl Weights {
             reserved: Mutex::default(),
             fresh: Vec::new(),
             current: None,
+            strip: Vec::new(),
         }
     }
 
@@ -304,7 +308,7 @@ impl Weights {
                 rows,
                 cols,
                 transpose,
-                strip: Vec::new(),
+                strip: std::mem::take(&mut self.strip),
                 done: 0,
             },
             Form::F32 { rows, cols } if transpose => {
@@ -367,7 +371,12 @@ impl Weights {
 
     /// Ends the tensor.
     pub(super) fn end(&mut self) -> Result<()> {
-        if let Some(target) = self.current.take() {
+        if let Some(mut target) = self.current.take() {
+            if let Store::Packed { strip, .. } = &mut target.store
+                && !cfg!(target_arch = "wasm32")
+            {
+                self.strip = std::mem::take(strip);
+            }
             let (name, file_name, filled) = target.finish();
             self.fresh.push(name.clone());
             self.filled.insert(name, (file_name, filled));
