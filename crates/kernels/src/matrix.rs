@@ -76,11 +76,11 @@ pub enum Packing {
 const SHARED: [usize; 6] = [8, 6, 4, 3, 2, 1];
 
 impl Packing {
-    /// 8 bits with a scale for as many columns as can be, where that is more than a block.
+    /// 8 bits with a scale for as many columns as can be, `most` or fewer, or for 128, where that divides `cols`.
     #[must_use]
-    pub fn widest(cols: usize) -> Option<Self> {
+    pub fn widest(cols: usize, most: usize) -> Option<Self> {
         let columns = SHARED.map(|n| n * ROTATED);
-        columns.into_iter().find(|n| cols.is_multiple_of(*n)).map(Self::Q8By)
+        columns.into_iter().find(|n| *n <= most.max(ROTATED) && cols.is_multiple_of(*n)).map(Self::Q8By)
     }
 
     /// Blocks of 32 columns that share a scale.

@@ -15,6 +15,8 @@ use crate::{
 
 /// Columns of a block, of which one or a few share a scale.
 const BLOCK: usize = 32;
+/// Bytes of f32 that rows of a transposed matrix may take until they are packed together, beside its packed form.
+const STRIP: usize = 3 << 20;
 
 /// How matrices are kept in memory. Vectors and position embeddings always stay f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,14 +114,19 @@ impl Wanted {
     /// How it is kept at `dtype`, read from blocks with these weights if it is from any that a packed matrix can hold.
     ///
     /// At 8 bits with a scale for 128 to 1024 weights where one of these divides `in`: the products are much faster, and rotated
-    /// they lose little more than with a scale for 32. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
+    /// they lose little more than with a scale for 32. Of a matrix that files have transposed as many rows are collected as share
+    /// a scale, so that these are not more than [`STRIP`] allows. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
     pub(super) fn form(&self, dtype: Dtype, blocks: Option<Packing>) -> Form {
         let (rows, cols) = match (self.kind, self.shape.as_slice()) {
             (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),
             (_, shape) => return Form::Plain(shape.iter().product()),
         };
         let stays = self.kind != Kind::Matrix && blocks.is_some();
-        let q8 = Packing::widest(cols).filter(|_| !stays).unwrap_or(Packing::Q8);
+        let most = match self.kind {
+            Kind::Conv1d => STRIP / (4 * rows.max(1)),
+            _ => cols,
+        };
+        let q8 = Packing::widest(cols, most).filter(|_| !stays).unwrap_or(Packing::Q8);
         let packing = match dtype {
             Dtype::Q8 => q8,
             Dtype::Q4 if self.kind == Kind::Vocabulary || self.head => q8,
@@ -633,6 +640,7 @@ impl Target {
                     let full = if strip.is_empty() && take == whole {
                         now
                     } else {
+                        strip.reserve_exact(whole - strip.len());
                         strip.extend_from_slice(now);
                         if strip.len() < whole {
                             break;
@@ -711,6 +719,17 @@ mod tests {
             (packing(head, Dtype::Q4, None), packing(head, Dtype::Q4, q4)),
             (Some(Packing::Q8By(256)), q8)
         );
+        let gpt2 = [
+            (Wanted::conv1d("c_attn", 768, 2304), 256),
+            (Wanted::conv1d("c_proj", 768, 768), 768),
+            (Wanted::conv1d("c_fc", 768, 3072), 256),
+            (Wanted::conv1d("c_proj", 3072, 768), 1024),
+            (Wanted::vocabulary("wte", 50257, 768), 768),
+            (Wanted::conv1d("c_fc", 1280, 50000), 128),
+        ];
+        for (wanted, columns) in gpt2 {
+            assert_eq!(packing(&wanted, Dtype::Q8, None), Some(Packing::Q8By(columns)), "{wanted:?}");
+        }
         let classifiers = Wanted::matrix("m", 64, 256);
         assert_eq!(packing(&classifiers, Dtype::Q8, q8), Some(Packing::Q8By(256)));
         assert_eq!(packing(&Wanted::conv1d("c", 224, 64), Dtype::Q8, None), q8);

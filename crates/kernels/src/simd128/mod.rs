@@ -255,11 +255,12 @@ impl Product<'_> {
         row: usize,
         group: &Range<usize>,
     ) {
-        // 4-bit weights have scales for each tile, so that there is no code for others.
+        // 4-bit weights have scales for each tile, so that there is no code for others. Beside the products of several panels
+        // a loop is nothing, so that there is no code without.
         let one = size_of::<D::Tile>() == size_of::<TileQ4>() || self.matrix.packing().span() == 1;
         // SAFETY: the caller's promise.
         unsafe {
-            if one {
+            if P == 1 && one {
                 self.row_in_spans::<D, P, Q, true>(first, row, group);
             } else {
                 self.row_in_spans::<D, P, Q, false>(first, row, group);
