@@ -2,7 +2,7 @@
 //!
 //! Each fast twin gives these bits. That is why the order is spelled out: a sum of f32 depends on it.
 //!
-//! - A product's sum runs over the 32 or 128 weights that share a scale, in order: their dot product is exact in i32,
+//! - A product's sum runs over the 32 to 1024 weights that share a scale, in order: their dot product is exact in i32,
 //!   becomes f32 (exactly: it is below 2^24), is multiplied by `weight scale * activation scale`, and is added.
 //! - Any other sum runs over [`LANES`] virtual lanes, element `i` in lane `i % LANES`, each lane in order; then the upper
 //!   half of the lanes is added to the lower half until one is left. One AVX-512 register, two of AVX2 or four of

@@ -22,7 +22,7 @@ use crate::{
 /// How weights are kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Dtype {
-    /// 8 bits a weight, with a scale for each 32 of them
+    /// 8 bits a weight, with a scale for 32 to 1024 of them
     Q8,
     /// 4 bits a weight, with a scale for each 32 of them; embeddings and heads at 8 bits: smaller, faster, less exact
     Q4,

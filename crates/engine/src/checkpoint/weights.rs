@@ -23,7 +23,7 @@ const STRIP: usize = 3 << 20;
 pub enum Dtype {
     /// 32-bit floats: the reference.
     F32,
-    /// 8 bits a weight and a scale for 128 of them, or, where 128 does not divide a row or the file has such, for 32, as GGUF's
+    /// 8 bits a weight and a scale for 128 to 1024, or, where 128 does not divide a row or the file has such, for 32, as GGUF's
     /// Q8_0. Matrices whose rows 32 does not divide stay f32.
     #[default]
     Q8,
