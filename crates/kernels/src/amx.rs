@@ -229,7 +229,12 @@ impl Product<'_> {
         let (tiles, scales) = self.matrix.panel::<Tile>(panel);
         // SAFETY: the caller's promise.
         unsafe {
-            self.of_tiles::<ONE>(panel, tiles, scales, Ahead::of(tiles, self.share(8 * self.span::<ONE>())))
+            self.of_tiles::<ONE>(
+                panel,
+                tiles,
+                scales,
+                Ahead::of(tiles, self.share(8 * self.matrix.span::<ONE>())),
+            )
         };
     }
 
@@ -246,12 +251,6 @@ impl Product<'_> {
             unsafe { self.of_tiles::<true>(panel, &unpacked, scales, Ahead::of(tiles, self.share(4))) };
         }
         UNPACKED.set(unpacked);
-    }
-
-    /// A panel's tiles that share scales.
-    #[inline(always)]
-    fn span<const ONE: bool>(&self) -> usize {
-        if ONE { 1 } else { self.matrix.packing().span() }
     }
 
     /// How many cache lines of the next panel to ask for with each of a panel's spans, of which each has so many.
@@ -271,7 +270,7 @@ impl Product<'_> {
         scales: &[[u16; PANEL]],
         mut ahead: Ahead,
     ) {
-        let span = self.span::<ONE>();
+        let span = self.matrix.span::<ONE>();
         let mut dots = [const { Dots([[0; PANEL]; TOGETHER]) }; 2];
         for (group, first) in self.groups.iter().zip((0..self.rows).step_by(TOGETHER)) {
             let n = TOGETHER.min(self.rows - first);

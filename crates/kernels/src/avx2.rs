@@ -302,7 +302,7 @@ unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const VNNI: bool, co
         let (xs, _) = x.group(first, M).as_chunks::<M>();
         let mut signs = x.signs(first, M).as_chunks::<M>().0.iter();
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        let span = if ONE { 1 } else { matrix.packing().span() };
+        let span = matrix.span::<ONE>();
         let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
         for ((tiles, scales), xs) in spans {
             let mut dots: [_; M] = from_fn(|m| [_mm256_set1_epi32(T::start(&xs[0][m])); 2]);
@@ -338,7 +338,7 @@ unsafe fn row<const ONE: bool>(
     // SAFETY of the block: as in `rows`.
     unsafe {
         let weights: [_; STREAMS] = from_fn(|p| matrix.panel::<Tile>(panel + p));
-        let span = if ONE { 1 } else { matrix.packing().span() };
+        let span = matrix.span::<ONE>();
         let (xs, signs) = (x.group(0, 1).chunks_exact(span), x.signs(0, 1).chunks_exact(span));
         let mut sums = [[_mm256_setzero_ps(); 2]; STREAMS];
         for (i, (xs, signs)) in xs.zip(signs).enumerate() {

@@ -195,7 +195,7 @@ unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const FETCH: bool>(
     let (tiles, scales) = matrix.panel::<T>(panel);
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let mut sums = [_mm512_setzero_ps(); M];
-    let span = if ONE { 1 } else { matrix.packing().span() };
+    let span = matrix.span::<ONE>();
     let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
     for ((tiles, scales), xs) in spans {
         let mut dots: [_; M] = xs[0].map(|x| _mm512_set1_epi32(T::excess(&x)));
@@ -372,7 +372,7 @@ unsafe fn rows_many<const M: usize, const P: usize, const ONE: bool>(
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     let weights = panels.weights;
     let mut sums = [[_mm512_setzero_ps(); P]; M];
-    let span = if ONE { 1 } else { matrix.packing().span() };
+    let span = matrix.span::<ONE>();
     for (i, (xs, starts)) in xs.chunks_exact(span).zip(panels.starts).enumerate() {
         // SAFETY: 64 bytes.
         let starts: [_; P] = from_fn(|p| unsafe { _mm512_loadu_si512(starts[p].as_ptr().cast()) });

@@ -609,6 +609,13 @@ impl PackedMatrix {
         self.cols / BLOCK
     }
 
+    /// A panel's tiles that share scales, where a kernel knows whether each has its own, `ONE`.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    pub(crate) fn span<const ONE: bool>(&self) -> usize {
+        if ONE { 1 } else { self.packing.span() }
+    }
+
     /// The tiles of a panel, one a block, and 16 scales for each [`Packing::span`] of them.
     #[inline(always)]
     pub(crate) fn panel<T: Stored>(&self, panel: usize) -> (&[T], &[[u16; PANEL]]) {

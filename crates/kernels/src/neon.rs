@@ -115,7 +115,7 @@ unsafe fn rows<T: Weights, const M: usize, const ONE: bool, const DOT: bool>(
     let (xs, _) = x.group(first, M).as_chunks::<M>();
     // SAFETY: no operation on registers touches memory; NEON is part of every aarch64.
     let mut sums = [[unsafe { vdupq_n_f32(0.0) }; 4]; M];
-    let span = if ONE { 1 } else { matrix.packing().span() };
+    let span = matrix.span::<ONE>();
     let spans = tiles.chunks_exact(span).zip(scales).zip(xs.chunks_exact(span));
     for ((tiles, scales), xs) in spans {
         for quarter in 0..4 {

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_125_megabytes() {
+    fn a_token_reads_124_megabytes() {
         assert!((TOKEN_BYTES / 1e6 - 124.1).abs() < 0.1, "{TOKEN_BYTES}");
     }
 

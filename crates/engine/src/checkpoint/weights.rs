@@ -115,7 +115,8 @@ impl Wanted {
     ///
     /// At 8 bits with a scale for 128 to 1024 weights where one of these divides `in`: the products are much faster, and rotated
     /// they lose little more than with a scale for 32. Of a matrix that files have transposed as many rows are collected as share
-    /// a scale, so that these are not more than [`STRIP`] allows. But a generator's weights that the file has at 8 bits or fewer stay what they are there.
+    /// a scale, so that these are not more than [`STRIP`] allows. But a generator's weights that the file has at 8 bits or fewer
+    /// stay what they are there.
     pub(super) fn form(&self, dtype: Dtype, blocks: Option<Packing>) -> Form {
         let (rows, cols) = match (self.kind, self.shape.as_slice()) {
             (Kind::Matrix | Kind::Vocabulary, &[rows, cols]) | (Kind::Conv1d, &[cols, rows]) => (rows, cols),

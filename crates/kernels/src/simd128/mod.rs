@@ -284,7 +284,7 @@ impl Product<'_> {
             touch(scales);
         }
         let span = self.matrix.packing().span();
-        let at_once = if P == 1 || ONE { span } else { span.min(TILES) };
+        let at_once = if P == 1 { span } else { span.min(TILES) };
         let hidden = Hidden {
             group: size_of::<Block>() * group.len(),
             span: self.hidden.tile * at_once,
