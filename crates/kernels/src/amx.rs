@@ -83,7 +83,7 @@ impl SideBySide {
             for (block, x) in (i * span..).zip(xs) {
                 let q = &mut self.rows[block / 2].0[m].as_chunks_mut::<BLOCK>().0[block % 2];
                 match inverse {
-                    Some(inverse) => _ = round(x, inverse, q),
+                    Some(inverse) => _ = round::<0>(x, inverse, q),
                     None => *q = [0; BLOCK],
                 }
             }

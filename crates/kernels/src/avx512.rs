@@ -415,22 +415,32 @@ unsafe fn rows_many<const M: usize, const P: usize, const ONE: bool>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     match span {
-        1 => quantise_spans::<true>(x, span, blocks, step),
-        _ => quantise_spans::<false>(x, span, blocks, step),
+        1 => quantise_spans::<0>(x, 1, blocks, step),
+        _ => quantise_spans::<0>(x, span, blocks, step),
     }
 }
 
+/// [`quantise`] for [`Form::Unsigned`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn quantise_spans<const ONE: bool>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
-    let span = if ONE { 1 } else { span };
+pub(crate) fn quantise_unsigned(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    match span {
+        1 => quantise_spans::<-128>(x, 1, blocks, step),
+        _ => quantise_spans::<-128>(x, span, blocks, step),
+    }
+}
+
+/// Bytes with the bits `FLIPPED`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn quantise_spans<const FLIPPED: i8>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     let (xs, _) = x.as_chunks::<BLOCK>();
     for (i, xs) in xs.chunks_exact(span).enumerate() {
         let highest = highest_magnitude(xs);
         let (first, mut sums) = (i * span * step, _mm512_setzero_si512());
         for (x, block) in xs.iter().zip(blocks[first..].iter_mut().step_by(step)) {
-            *block = Block::ZERO;
+            *block = Block { q: [FLIPPED; BLOCK], ..Block::ZERO };
             let Some(inverse) = block.set_scale(highest) else { continue };
-            let [low, high] = round(x, inverse, &mut block.q);
+            let [low, high] = round::<FLIPPED>(x, inverse, &mut block.q);
             sums = _mm512_add_epi32(sums, _mm512_add_epi32(low, high));
         }
         blocks[first].excess = -128 * _mm512_reduce_add_epi32(sums);
@@ -457,16 +467,17 @@ pub(crate) fn highest_magnitude(xs: &[[f32; BLOCK]]) -> u32 {
     _mm512_reduce_max_epu32(highest)
 }
 
-/// Stores `x * inverse` as integers, and returns these.
+/// Stores `x * inverse` as integers with the bits `FLIPPED`, and returns them without.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(crate) fn round(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> [__m512i; 2] {
+pub(crate) fn round<const FLIPPED: i8>(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> [__m512i; 2] {
+    let flipped = |x| _mm_xor_si128(_mm512_cvtepi32_epi8(x), _mm_set1_epi8(FLIPPED));
     let inverse = _mm512_set1_ps(inverse);
     let [low, high] = halves(x).map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
     // SAFETY: `q` has room for twice 16 bytes.
     unsafe {
-        _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(low));
-        _mm_storeu_si128(q.as_mut_ptr().add(16).cast(), _mm512_cvtepi32_epi8(high));
+        _mm_storeu_si128(q.as_mut_ptr().cast(), flipped(low));
+        _mm_storeu_si128(q.as_mut_ptr().add(16).cast(), flipped(high));
     }
     [low, high]
 }

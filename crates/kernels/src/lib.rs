@@ -111,8 +111,8 @@ fn quantise(isa: Isa, x: &[f32], span: usize, blocks: &mut [Block], step: usize)
     dispatch!(isa, quantise(x, span, blocks, step))
 }
 
-fn rotate(isa: Isa, x: &mut [f32]) {
-    dispatch!(isa, rotate(x))
+fn rotate(isa: Isa, x: &[f32], out: &mut [f32]) {
+    dispatch!(isa, rotate(x, out))
 }
 
 fn pack_row(
@@ -305,7 +305,7 @@ pub fn layer_norm_in_place(x: &mut [f32], norm: Norm<'_>, pool: &dyn Pool) {
     let (isa, rows) = (Isa::active(), x.len() / n);
     let x = Shared::new(x);
     pool.run(rows.div_ceil(ROWS), &|task| {
-        quantised::with_row(n, |normed| {
+        quantised::with_rows(n, |[normed]| {
             for row in task * ROWS..rows.min((task + 1) * ROWS) {
                 // SAFETY: a row belongs to one task.
                 let x = unsafe { x.part(row * n, n) };

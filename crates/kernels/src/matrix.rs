@@ -13,7 +13,7 @@ use super::f16::f32_from_f16;
 use super::isa::Isa;
 use super::pack::within;
 use super::pool::{Pool, Shared};
-use super::quantised::{Quantised, with_row};
+use super::quantised::{Quantised, with_rows};
 use super::scalar::{LANES, ROTATED, magnitude};
 use super::storage::{Plain, Storage};
 use super::{
@@ -113,8 +113,8 @@ enum Tiles {
 pub(crate) trait Stored: Sized {
     /// The tiles of a matrix that holds such.
     fn of(matrix: &PackedMatrix) -> &[Self];
-    /// The weight of row `row` of the panel in column `k` of the block.
-    fn weight(&self, row: usize, k: usize) -> i8;
+    /// The weights of row `row` of the panel.
+    fn row(&self, row: usize) -> [i8; BLOCK];
 }
 
 impl Stored for Tile {
@@ -126,8 +126,12 @@ impl Stored for Tile {
         }
     }
 
-    fn weight(&self, row: usize, k: usize) -> i8 {
-        self.0[k / 4][row].to_le_bytes()[k % 4] as i8
+    fn row(&self, row: usize) -> [i8; BLOCK] {
+        let mut weights = [0; BLOCK];
+        for (weights, group) in weights.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *weights = group[row].to_le_bytes().map(|byte| byte as i8);
+        }
+        weights
     }
 }
 
@@ -140,9 +144,14 @@ impl Stored for TileQ4 {
         }
     }
 
-    fn weight(&self, row: usize, k: usize) -> i8 {
-        let byte = self.0[k / 8][row].to_le_bytes()[k % 4];
-        (byte >> (k & 4) & 0xf) as i8 - 8
+    fn row(&self, row: usize) -> [i8; BLOCK] {
+        let mut weights = [0; BLOCK];
+        for (weights, pair) in weights.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            for (k, byte) in pair[row].to_le_bytes().into_iter().enumerate() {
+                (weights[k], weights[k + 4]) = ((byte & 0xf) as i8 - 8, (byte >> 4) as i8 - 8);
+            }
+        }
+        weights
     }
 }
 
@@ -178,11 +187,11 @@ fn rotated<T>(isa: Isa, weights: &[f32], then: impl FnOnce(&[f32]) -> Result<T, 
         let column = weights.iter().position(|w| !w.is_finite()).expect("the highest is one");
         return Err(column / BLOCK);
     }
-    with_row(weights.len(), |row| {
-        for (row, w) in row.iter_mut().zip(weights) {
-            *row = within(*w);
+    with_rows(weights.len(), |[held, row]| {
+        for (held, w) in held.iter_mut().zip(weights) {
+            *held = within(*w);
         }
-        rotate(isa, row);
+        rotate(isa, held, row);
         then(row)
     })
 }
@@ -575,13 +584,14 @@ impl PackedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "kernels: row {row} of a matrix {} x {}", self.rows, self.cols);
         assert_eq!(out.len(), self.cols, "kernels: a row's weights");
-        match self.weights {
-            Tiles::Q8(_) => self.row_of::<Tile>(row, out),
-            Tiles::Q4(_) => self.row_of::<TileQ4>(row, out),
-        }
-        if self.packing.is_rotated() {
-            // Once more is back, but for rounding.
-            rotate(Isa::active(), out);
+        match self.packing {
+            Packing::Q4 => self.row_of::<TileQ4>(row, out),
+            Packing::Q8 => self.row_of::<Tile>(row, out),
+            Packing::Q8By(_) => with_rows(self.cols, |[rotated]| {
+                self.row_of::<Tile>(row, rotated);
+                // Once more is back, but for rounding.
+                rotate(Isa::active(), rotated, out);
+            }),
         }
     }
 
@@ -590,8 +600,8 @@ impl PackedMatrix {
         let row = row % PANEL;
         for (i, (tile, out)) in tiles.iter().zip(out.chunks_exact_mut(BLOCK)).enumerate() {
             let scale = f32_from_f16(scales[i / self.packing.span()][row]);
-            for (k, out) in out.iter_mut().enumerate() {
-                *out = f32::from(tile.weight(row, k)) * scale;
+            for (w, out) in tile.row(row).into_iter().zip(out) {
+                *out = f32::from(w) * scale;
             }
         }
     }
@@ -642,13 +652,15 @@ impl PackedMatrix {
         (column, unsafe { out.part(m * self.rows + column, n) })
     }
 
-    /// Panels of a task: a few tasks a thread, so that a thread that the system disturbs does not hold up the rest.
+    /// Panels of a task: a few tasks a thread, so that a thread that the system disturbs does not hold up the rest, and more of
+    /// them where each has many rows. An even number, since AVX-512 takes two panels side by side.
     fn panels_per_task(&self, m: usize, threads: usize) -> usize {
         let panels = self.rows.div_ceil(PANEL);
         if threads <= 1 {
             return panels;
         }
+        let tasks = threads * if m > 8 { 32 } else { 8 };
         let least = TASK.div_ceil(PANEL * self.cols * m.max(1));
-        panels.div_ceil(threads * 8).max(least)
+        panels.div_ceil(tasks).max(least).next_multiple_of(2)
     }
 }

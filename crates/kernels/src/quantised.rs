@@ -5,7 +5,8 @@ use super::matrix::{BLOCK, Packing};
 use super::pool::{Pool, Shared, SingleThread};
 use super::{Norm, normalise, quantise, rotate};
 #[cfg(target_arch = "x86_64")]
-use super::{amx::SideBySide, avx2};
+use super::{amx::SideBySide, avx2, avx512};
+use std::array::from_fn;
 use std::cell::Cell;
 
 /// An activation block whose largest magnitude is below this counts as zeros: `limit / amax` must stay finite.
@@ -118,18 +119,20 @@ pub(crate) enum Form {
 const ALONE: usize = 512;
 
 thread_local! {
-    /// A row after its norm or rotation.
-    static NORMED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Rows after their norm and their rotation.
+    static ROWS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// The scratch of the last product, taken while one runs, so that a pool may run another one on the same thread.
     static SCRATCH: Cell<Option<Box<Quantised>>> = const { Cell::new(None) };
 }
 
-/// Lends `then` the thread's scratch for a row of `n`.
-pub(crate) fn with_row<T>(n: usize, then: impl FnOnce(&mut [f32]) -> T) -> T {
-    let mut row = NORMED.take();
-    row.resize(n, 0.0);
-    let out = then(&mut row);
-    NORMED.set(row);
+/// Lends `then` the thread's scratch for `N` rows of `n`.
+pub(crate) fn with_rows<const N: usize, T>(n: usize, then: impl FnOnce([&mut [f32]; N]) -> T) -> T {
+    let mut rows = ROWS.take();
+    rows.resize(rows.len().max(N * n), 0.0);
+    let mut rest = rows.as_mut_slice();
+    let parts = from_fn(|_| rest.split_off_mut(..n).expect("there is room for all"));
+    let out = then(parts);
+    ROWS.set(rows);
     out
 }
 
@@ -187,32 +190,34 @@ impl Quantised {
                 });
             });
         }
-        self.blocks.resize(rows * row_blocks, Block::ZERO);
+        // Never fewer than there were: a product with fewer activations would have the next with more write zeros first.
+        let n = self.blocks.len().max(rows * row_blocks);
+        self.blocks.resize(n, Block::ZERO);
         let blocks = Shared::new(&mut self.blocks);
         #[cfg(target_arch = "x86_64")]
         let signs = {
-            let apart = self.form == Form::Magnitudes;
-            self.signs.resize(if apart { rows * row_blocks } else { 0 }, [0; BLOCK]);
+            if self.form == Form::Magnitudes {
+                self.signs.resize(n, [0; BLOCK]);
+            }
             Shared::new(&mut self.signs)
         };
         pool.run(groups, &|group| {
             let (first, n) = rows_of(group);
             // SAFETY: groups do not overlap, and each is filled once.
             let blocks = unsafe { blocks.part(first * row_blocks, n * row_blocks) };
-            each_row(isa, &x[first * cols..][..n * cols], cols, packing, norm, |m, x| {
-                quantise(isa, x, span, &mut blocks[m..], n);
+            each_row(isa, &x[first * cols..][..n * cols], cols, packing, norm, |m, x| match self.form {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: this form is only used where AVX-512 is.
+                Form::Unsigned => unsafe { avx512::quantise_unsigned(x, span, &mut blocks[m..], n) },
+                _ => quantise(isa, x, span, &mut blocks[m..], n),
             });
             #[cfg(target_arch = "x86_64")]
-            match self.form {
-                Form::Unsigned => blocks.iter_mut().for_each(|block| block.q = block.q.map(|q| q ^ -128)),
-                Form::Magnitudes => {
-                    // SAFETY: as above; and this form is only used where AVX2 is.
-                    unsafe {
-                        let signs = signs.part(first * row_blocks, n * row_blocks);
-                        avx2::set_signs_apart(blocks, signs, span, n);
-                    }
+            if self.form == Form::Magnitudes {
+                // SAFETY: as above; and this form is only used where AVX2 is.
+                unsafe {
+                    let signs = signs.part(first * row_blocks, n * row_blocks);
+                    avx2::set_signs_apart(blocks, signs, span, n);
                 }
-                Form::Signed | Form::SideBySide => {}
             }
         });
     }
@@ -254,16 +259,17 @@ fn each_row(
     if norm.is_none() && !packing.is_rotated() {
         return rows.for_each(|(m, x)| then(m, x));
     }
-    with_row(cols, |row| {
-        for (m, x) in rows {
-            match norm {
-                Some(norm) => normalise(isa, x, norm, row),
-                None => row.copy_from_slice(x),
+    with_rows(cols, |[normed, rotated]| {
+        for (m, mut x) in rows {
+            if let Some(norm) = norm {
+                normalise(isa, x, norm, normed);
+                x = normed;
             }
             if packing.is_rotated() {
-                rotate(isa, row);
+                rotate(isa, x, rotated);
+                x = rotated;
             }
-            then(m, row);
+            then(m, x);
         }
     });
 }

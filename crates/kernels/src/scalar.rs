@@ -83,17 +83,17 @@ pub(crate) const ROTATION: f32 = 0.176_776_7;
 /// Distances of what is added and subtracted, one after the other.
 pub(crate) const ROTATION_STAGES: [usize; 5] = [4, 8, 16, 32, 64];
 
-/// Rotates each 128 elements: of each 32 at a distance of 4 become `H x / sqrt(32)`, where `H` is the Walsh-Hadamard matrix.
+/// `out` takes `x` with each 128 elements rotated: of each 32 at a distance of 4 become `H x / sqrt(32)`, where `H` is the Walsh-Hadamard matrix.
 /// Twice is as good as never, but for rounding.
 ///
 /// First each is multiplied, then the sum and the difference of each two at a distance take their places.
-pub(crate) fn rotate(x: &mut [f32]) {
-    for x in x.as_chunks_mut::<ROTATED>().0 {
-        x.iter_mut().for_each(|x| *x *= ROTATION);
+pub(crate) fn rotate(x: &[f32], out: &mut [f32]) {
+    for (x, out) in x.as_chunks().0.iter().zip(out.as_chunks_mut::<ROTATED>().0) {
+        *out = x.map(|x| x * ROTATION);
         for distance in ROTATION_STAGES {
             for i in (0..ROTATED).filter(|i| i & distance == 0) {
-                let (a, b) = (x[i], x[i + distance]);
-                (x[i], x[i + distance]) = (a + b, a - b);
+                let (a, b) = (out[i], out[i + distance]);
+                (out[i], out[i + distance]) = (a + b, a - b);
             }
         }
     }
@@ -155,7 +155,8 @@ unsafe fn matmul_of<T: Stored>(
                     for (row, sum) in sums.iter_mut().enumerate() {
                         let mut dot = 0;
                         for (tile, x) in tiles.iter().zip(xs[m..].iter().step_by(n)) {
-                            let product = |k| i32::from(tile.weight(row, k)) * i32::from(x.q[k]);
+                            let weights = tile.row(row);
+                            let product = |k| i32::from(weights[k]) * i32::from(x.q[k]);
                             dot += (0..BLOCK).map(product).sum::<i32>();
                         }
                         *sum += dot as f32 * (f32_from_f16(scales[row]) * xs[m].scale);

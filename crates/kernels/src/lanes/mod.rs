@@ -184,11 +184,11 @@ fn butterfly<F: Lanes>(a: F, b: F) -> (F, F) {
 }
 
 #[inline(always)]
-pub(crate) fn rotate<F: Lanes>(x: &mut [f32]) {
-    for x in x.as_chunks_mut::<ROTATED>().0 {
-        let (x, _) = x.as_chunks_mut::<LANES>();
+pub(crate) fn rotate<F: Lanes>(x: &[f32], out: &mut [f32]) {
+    for (x, out) in x.as_chunks::<ROTATED>().0.iter().zip(out.as_chunks_mut::<ROTATED>().0) {
+        let ((x, _), (out, _)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
         let mut y = [F::splat(0.0); ROTATED / LANES];
-        for (y, x) in y.iter_mut().zip(&*x) {
+        for (y, x) in y.iter_mut().zip(x) {
             *y = F::load(x).mul(F::splat(ROTATION)).butterflies();
         }
         let [a, b, c, d, e, f, g, h] = y;
@@ -199,8 +199,8 @@ pub(crate) fn rotate<F: Lanes>(x: &mut [f32]) {
         let ((a, e), (b, f), (c, g), (d, h)) =
             (butterfly(a, e), butterfly(b, f), butterfly(c, g), butterfly(d, h));
         let y = [a, b, c, d, e, f, g, h];
-        for (y, x) in y.into_iter().zip(x) {
-            y.store(x);
+        for (y, out) in y.into_iter().zip(out) {
+            y.store(out);
         }
     }
 }
@@ -363,7 +363,7 @@ macro_rules! twins {
             fn gelu_tanh(x: &mut [f32]);
             fn gelu_erf(x: &mut [f32]);
             fn tanh_all(x: &mut [f32]);
-            fn rotate(x: &mut [f32]);
+            fn rotate(x: &[f32], out: &mut [f32]);
             fn finish(sums: &[f32; $crate::scalar::LANES], around: &$crate::Around<'_>,
                 column: usize, out: &mut [f32]);
             fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
