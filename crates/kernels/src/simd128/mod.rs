@@ -29,12 +29,12 @@ mod dot;
 mod lanes;
 pub(crate) mod streams;
 
-use super::Around;
 use super::f16::{F16_BIAS, F16_PLACES};
 use super::lanes::{Lanes, twins};
 use super::matrix::{BLOCK, PANEL, PackedMatrix, Packing, TileQ4};
 use super::pool::Shared;
 use super::quantised::{Block, Quantised};
+use super::{Activation, Around};
 use dot::*;
 use lanes::F32x16;
 use std::arch::wasm32::*;
@@ -202,14 +202,13 @@ unsafe fn matmul_with<D: Dot>(
     // SAFETY: the caller's promise.
     unsafe {
         if x.rows == 1 {
-            while streams::several() && panel + PANELS <= panels.end {
-                product.row::<D, PANELS, QUARTERS>(panel, 0, &(0..1));
-                panel += PANELS;
+            if streams::several() {
+                let whole = panel + (panels.end - panel) / PANELS * PANELS;
+                product.row::<D, PANELS, QUARTERS>(panel..whole, 0, &(0..1));
+                panel = whole;
             }
-            while panel < panels.end {
-                product.row::<D, 1, 4>(panel, 0, &(0..1));
-                panel += 1;
-            }
+            product.row::<D, 1, 4>(panel..panels.end, 0, &(0..1));
+            panel = panels.end;
         }
         let mut scales = Vec::new();
         for panel in panel..panels.end {
@@ -227,7 +226,7 @@ unsafe fn matmul_with<D: Dot>(
                     product.rows::<D, 2>(panel, &scales, pairs, &group);
                 }
                 if !rows.is_empty() {
-                    product.row::<D, 1, 4>(panel, rows.start, &group);
+                    product.row::<D, 1, 4>(panel..panel + 1, rows.start, &group);
                 }
             }
         }
@@ -244,14 +243,14 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// The outputs of `P` panels from `first` on for one row of a group of activations, `Q` quarters at a time.
+    /// The outputs of `panels`, `P` side by side, for one row of a group of activations, `Q` quarters at a time.
     ///
     /// # Safety
-    /// Nobody else uses the panels' columns of `out`; the group has the row, and 4 at most.
+    /// Nobody else uses the panels' columns of `out`; `P` divides their number; the group has the row, and 4 at most.
     #[inline(always)]
     unsafe fn row<D: Dot, const P: usize, const Q: usize>(
         &self,
-        first: usize,
+        panels: Range<usize>,
         row: usize,
         group: &Range<usize>,
     ) {
@@ -261,9 +260,9 @@ impl Product<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             if P == 1 && one {
-                self.row_in_spans::<D, P, Q, true>(first, row, group);
+                self.row_in_spans::<D, P, Q, true>(panels, row, group);
             } else {
-                self.row_in_spans::<D, P, Q, false>(first, row, group);
+                self.row_in_spans::<D, P, Q, false>(panels, row, group);
             }
         }
     }
@@ -275,13 +274,12 @@ impl Product<'_> {
     #[inline(never)]
     unsafe fn row_in_spans<D: Dot, const P: usize, const Q: usize, const ONE: bool>(
         &self,
-        first: usize,
+        panels: Range<usize>,
         row: usize,
         group: &Range<usize>,
     ) {
-        let panels: [_; P] = from_fn(|p| self.matrix.panel::<D::Tile>(first + p));
-        for (_, scales) in panels {
-            touch(scales);
+        if panels.is_empty() {
+            return;
         }
         let span = self.matrix.packing().span();
         let at_once = if P == 1 { span } else { span.min(TILES) };
@@ -290,35 +288,49 @@ impl Product<'_> {
             span: self.hidden.tile * at_once,
             ..self.hidden
         };
-        let mut tiles = panels.map(|(tiles, _)| tiles.as_ptr().cast::<v128>());
-        let mut scales = panels.map(|(_, scales)| scales.as_ptr());
-        let end = panels[0].1.as_ptr_range().end;
-        let mut x = self.x.group(group.start, group.len())[row - group.start..].as_ptr();
-        let mut sums = [[f32x4_splat(0.0); 4]; P];
-        while scales[0] != end {
-            // SAFETY: for each span's scales there are a span of tiles in each panel, and one of activations.
-            unsafe {
-                let block = &*x;
-                let mut dots = [[D::start(block); 4]; P];
-                for _ in (0..span).step_by(at_once) {
-                    dots = add_quarters::<D, P, Q, ONE>(tiles, x, dots, hidden);
-                    tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
-                    x = x.add(at_once * group.len());
-                }
-                for p in 0..P {
-                    for q in 0..4 {
-                        let scales = f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
-                        sums[p][q] =
-                            add_scaled(sums[p][q], D::finish(dots[p][q], block), scales, block.scale);
-                    }
-                }
-                scales = scales.map(|scales| scales.add(1));
+        let xs = self.x.group(group.start, group.len())[row - group.start..].as_ptr();
+        // Panels follow each other: what is looked up once for all of them need not be for each, while no load is under way.
+        let each: [_; P] = from_fn(|p| self.matrix.panel::<D::Tile>(panels.start + p));
+        let (all_tiles, all_scales) = (each[0].0.len(), each[0].1.len());
+        let mut tiles = each.map(|(tiles, _)| tiles.as_ptr());
+        let mut scales = each.map(|(_, scales)| scales.as_ptr());
+        for first in panels.step_by(P) {
+            for scales in scales {
+                // SAFETY: so many scales of a panel.
+                touch(unsafe { std::slice::from_raw_parts(scales, all_scales) });
             }
-        }
-        for (panel, sums) in (first..).zip(sums) {
-            // SAFETY: the caller gave us the panels alone.
-            let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
-            finish(sums, self.around, column, out);
+            // SAFETY: one behind the panel's last.
+            let end = unsafe { scales[0].add(all_scales) };
+            let mut x = xs;
+            let mut sums = [[f32x4_splat(0.0); 4]; P];
+            while scales[0] != end {
+                // SAFETY: for each span's scales there are a span of tiles in each panel, and one of activations.
+                unsafe {
+                    let block = &*x;
+                    let mut dots = [[D::start(block); 4]; P];
+                    for _ in (0..span).step_by(at_once) {
+                        dots = add_quarters::<D, P, Q, ONE>(tiles.map(|tile| tile.cast()), x, dots, hidden);
+                        tiles = tiles.map(|tiles| tiles.byte_add(hidden.span));
+                        x = x.add(at_once * group.len());
+                    }
+                    for p in 0..P {
+                        for q in 0..4 {
+                            let scales = f16x4(&*scales[p].cast::<[u16; 4]>().add(q), hidden.f16);
+                            sums[p][q] =
+                                add_scaled(sums[p][q], D::finish(dots[p][q], block), scales, block.scale);
+                        }
+                    }
+                    scales = scales.map(|scales| scales.add(1));
+                }
+            }
+            // Past the other panels.
+            tiles = tiles.map(|tiles| tiles.wrapping_add((P - 1) * all_tiles));
+            scales = scales.map(|scales| scales.wrapping_add((P - 1) * all_scales));
+            for (panel, sums) in (first..).zip(sums) {
+                // SAFETY: the caller gave us the panels alone.
+                let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
+                finish(sums, self.around, column, out);
+            }
         }
     }
 
@@ -440,6 +452,16 @@ fn add_scaled(sums: v128, dots: v128, scales: v128, scale: f32) -> v128 {
 
 #[inline(always)]
 fn finish(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) {
+    if let (Activation::None, Some(out)) = (around.activation, out.as_mut_array()) {
+        let mut y = F32x16(sums);
+        if let Some(bias) = around.bias {
+            y = y.add(F32x16::load(bias[column..].first_chunk().expect("a bias for each output")));
+        }
+        if around.add {
+            y = F32x16::load(out).add(y);
+        }
+        return y.store(out);
+    }
     let mut lanes = [0.0; PANEL];
     F32x16(sums).store(&mut lanes);
     twin::finish(&lanes, around, column, out);
