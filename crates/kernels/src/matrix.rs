@@ -27,6 +27,9 @@ pub(crate) const BLOCK: usize = 32;
 /// A task has at least this many weights: below, waking a thread costs more than it brings.
 const TASK: usize = 64 * 1024;
 
+/// Blocks of groups whose outputs a task has in the nearest cache when it looks for their maxima.
+const MAXIMA: usize = 4;
+
 /// The weights of a panel's block: 8 groups of 16 rows of 4 columns, which are the bytes of an `i32`, the first column
 /// the lowest. Aligned, so that no load of a register is split between two cache lines.
 #[derive(Clone, Copy)]
@@ -534,9 +537,9 @@ impl PackedMatrix {
     ) {
         let panels = self.rows.div_ceil(PANEL);
         let per_task = self.panels_per_task(m, pool.threads());
-        // With maxima a task has whole blocks of groups, and does one after the other.
+        // With maxima a task has whole blocks of groups, and does a few at a time.
         let per_task = if around.maxima { per_task.next_multiple_of(LANES) } else { per_task };
-        let step = if around.maxima { LANES } else { per_task };
+        let step = if around.maxima { MAXIMA * LANES } else { per_task };
         let mut run = || {
             Quantised::with(isa, x, m, self.packing, around.norm, pool, |x| {
                 let out = Shared::new(out);
@@ -545,9 +548,10 @@ impl PackedMatrix {
                     for first in (task * per_task..end).step_by(step) {
                         // SAFETY: tasks have disjoint ranges of panels, and so disjoint columns of `out`.
                         unsafe {
-                            matmul(isa, self, x, first..end.min(first + step), around, &out);
+                            let own = first..end.min(first + step);
+                            matmul(isa, self, x, own.clone(), around, &out);
                             if around.maxima {
-                                self.store_maxima(isa, m, first, &out);
+                                own.step_by(LANES).for_each(|first| self.store_maxima(isa, m, first, &out));
                             }
                         }
                     }

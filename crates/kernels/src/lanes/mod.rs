@@ -57,6 +57,12 @@ pub(crate) trait Lanes: Copy {
     fn min(self, other: Self) -> Self;
     fn max(self, other: Self) -> Self;
 
+    /// Itself or what is nearest between two limits, neither 0; a NaN stays.
+    #[inline(always)]
+    fn clamp(self, low: f32, high: f32) -> Self {
+        Self::splat(high).min(Self::splat(low).max(self))
+    }
+
     /// `value`, but 0 in the lanes where `self < limit`.
     fn zero_below(self, limit: Self, value: Self) -> Self;
 
@@ -110,7 +116,7 @@ fn horner<F: Lanes>(coefficients: &[f32], x: F) -> F {
 
 #[inline(always)]
 fn exp<F: Lanes>(x: F) -> F {
-    exp_between(F::splat(EXP_HIGH).min(F::splat(EXP_LOW).max(x)))
+    exp_between(x.clamp(EXP_LOW, EXP_HIGH))
 }
 
 /// [`exp`] of what lies between its limits.
@@ -126,10 +132,9 @@ fn exp_between<F: Lanes>(x: F) -> F {
 
 #[inline(always)]
 fn odd_quotient<F: Lanes>(x: F, high: f32, p: &[f32], q: &[f32]) -> F {
-    let x = F::splat(high).min(F::splat(-high).max(x));
+    let x = x.clamp(-high, high);
     let z = x.mul(x);
-    let y = x.mul(horner(p, z)).div(horner(q, z));
-    F::splat(1.0).min(F::splat(-1.0).max(y))
+    x.mul(horner(p, z)).div(horner(q, z)).clamp(-1.0, 1.0)
 }
 
 #[inline(always)]

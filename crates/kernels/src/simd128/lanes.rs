@@ -104,6 +104,15 @@ impl Lanes for F32x16 {
         self.with(other, |a, b| if RELAXED { v128_bitselect(a, b, f32x4_gt(a, b)) } else { f32x4_pmax(b, a) })
     }
 
+    /// Relaxed, as the limits are numbers and not 0: there x86 takes the second operand for a NaN in one of them, and ARM
+    /// the NaN.
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    fn clamp(self, low: f32, high: f32) -> Self {
+        let (low, high) = (f32x4_splat(low), f32x4_splat(high));
+        Self(self.0.map(|x| f32x4_relaxed_min(high, f32x4_relaxed_max(low, x))))
+    }
+
     #[inline(always)]
     fn zero_below(self, limit: Self, value: Self) -> Self {
         let below = self.with(limit, |a, b| f32x4_lt(a, b));
