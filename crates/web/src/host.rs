@@ -4,7 +4,6 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use js_sys::{Function, Object, Promise, Reflect};
 use serde::Serialize;
-use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::{JsCast, JsValue, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{MessageChannel, MessagePort};
@@ -62,13 +61,12 @@ pub fn object<const N: usize>(properties: [(&str, JsValue); N]) -> JsValue {
     object.into()
 }
 
-/// A Rust value as JSON would have it: plain objects, `null` for `None`, numbers.
-///
-/// # Panics
-/// If the value holds an integer that a JavaScript number cannot: seeds travel in other ways.
+/// A Rust value by way of JSON, in one piece: each property by itself would be a call. So numbers are those that the HTTP API
+/// writes. Integers that a JavaScript number cannot hold, as seeds may be, travel in other ways.
 #[must_use]
 pub fn to_js(value: &impl Serialize) -> JsValue {
-    value.serialize(&Serializer::json_compatible()).expect("the protocol's types are plain data")
+    let text = serde_json::to_string(value).expect("the protocol's types are plain data");
+    js_sys::JSON::parse(&text).expect("it is JSON")
 }
 
 /// Waits.

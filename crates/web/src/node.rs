@@ -10,7 +10,7 @@ use inkling_engine::{
     kernels::SingleThread,
     protocol::{Event, FailureKind, Job},
 };
-use js_sys::{Array, Function};
+use js_sys::Function;
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
@@ -218,8 +218,9 @@ impl Inner {
         if batch.is_empty() {
             return;
         }
-        let events: Array = batch.drain(..).map(|event| host::to_js(&event)).collect();
-        send(&self.post, [("type", "events".into()), ("job", id.into()), ("events", events.into())]);
+        let events = host::to_js(batch);
+        batch.clear();
+        send(&self.post, [("type", "events".into()), ("job", id.into()), ("events", events)]);
     }
 }
 

@@ -329,7 +329,7 @@ impl Product<'_> {
             for (panel, sums) in (first..).zip(sums) {
                 // SAFETY: the caller gave us the panels alone.
                 let (column, out) = unsafe { self.matrix.outputs(panel, row, self.out) };
-                finish_soon(sums, self.around, column, out);
+                finish(sums, self.around, column, out);
             }
         }
     }
@@ -450,16 +450,9 @@ fn add_scaled(sums: v128, dots: v128, scales: v128, scale: f32) -> v128 {
     f32x4_add(sums, f32x4_mul(f32x4_convert_i32x4(dots), scales))
 }
 
+/// What follows a product: a call only where an activation does.
 #[inline(always)]
 fn finish(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) {
-    let mut lanes = [0.0; PANEL];
-    F32x16(sums).store(&mut lanes);
-    twin::finish(&lanes, around, column, out);
-}
-
-/// [`finish`] without a call where no activation follows.
-#[inline(always)]
-fn finish_soon(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f32]) {
     if let (Activation::None, Some(out)) = (around.activation, out.as_mut_array()) {
         let mut y = F32x16(sums);
         if let Some(bias) = around.bias {
@@ -470,7 +463,9 @@ fn finish_soon(sums: [v128; 4], around: &Around<'_>, column: usize, out: &mut [f
         }
         return y.store(out);
     }
-    finish(sums, around, column, out);
+    let mut lanes = [0.0; PANEL];
+    F32x16(sums).store(&mut lanes);
+    twin::finish(&lanes, around, column, out);
 }
 
 /// A panel's scales in f32.
