@@ -414,22 +414,25 @@ unsafe fn rows_many<const M: usize, const P: usize, const ONE: bool>(
 /// Quantises a row of activations as [`scalar::quantise`](super::scalar::quantise) does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(crate) fn quantise(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
-    match span {
-        1 => quantise_spans::<0>(x, 1, blocks, step),
-        _ => quantise_spans::<0>(x, span, blocks, step),
-    }
+    quantise_flipped::<0>(x, span, blocks, step);
 }
 
 /// [`quantise`] for [`Form::Unsigned`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(crate) fn quantise_unsigned(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
+    quantise_flipped::<-128>(x, span, blocks, step);
+}
+
+/// [`quantise`] to bytes with the bits `FLIPPED`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn quantise_flipped<const FLIPPED: i8>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {
     match span {
-        1 => quantise_spans::<-128>(x, 1, blocks, step),
-        _ => quantise_spans::<-128>(x, span, blocks, step),
+        1 => quantise_spans::<FLIPPED>(x, 1, blocks, step),
+        _ => quantise_spans::<FLIPPED>(x, span, blocks, step),
     }
 }
 
-/// Bytes with the bits `FLIPPED`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
 fn quantise_spans<const FLIPPED: i8>(x: &[f32], span: usize, blocks: &mut [Block], step: usize) {

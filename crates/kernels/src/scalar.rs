@@ -83,8 +83,8 @@ pub(crate) const ROTATION: f32 = 0.176_776_7;
 /// Distances of what is added and subtracted, one after the other.
 pub(crate) const ROTATION_STAGES: [usize; 5] = [4, 8, 16, 32, 64];
 
-/// `out` takes `x` with each 128 elements rotated: of each 32 at a distance of 4 become `H x / sqrt(32)`, where `H` is the Walsh-Hadamard matrix.
-/// Twice is as good as never, but for rounding.
+/// `out` takes `x` with each 128 elements rotated: of each 32 at a distance of 4 become `H x / sqrt(32)`, where `H` is the
+/// Walsh-Hadamard matrix. Twice is as good as never, but for rounding.
 ///
 /// First each is multiplied, then the sum and the difference of each two at a distance take their places.
 pub(crate) fn rotate(x: &[f32], out: &mut [f32]) {

@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_token_reads_124_megabytes() {
-        assert!((TOKEN_BYTES / 1e6 - 124.1).abs() < 0.1, "{TOKEN_BYTES}");
+        assert!((TOKEN_BYTES / 1e6 - 124.10).abs() < 0.01, "{TOKEN_BYTES}");
     }
 
     #[test]
